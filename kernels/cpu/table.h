@@ -1,0 +1,20 @@
+// The whole interface between the torch side (bindings.cpp) and the kernels, which know pointers and sizes only. Every instruction set fills one table
+// from the same sources; dispatch.cpp chooses one of them, once.
+#pragma once
+
+#include "logprobs.h"
+
+namespace rrm {
+
+struct Table {
+  const char* name;
+  const LogprobKernels* logprobs;
+};
+
+// The tables this processor can run, best first; the last is the baseline. `count` receives their number.
+const Table* runnable_tables(int* count);
+
+// The best of them that ATEN_CPU_CAPABILITY allows, decided at the first call.
+const Table& table();
+
+}  // namespace rrm

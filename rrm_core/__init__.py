@@ -1,0 +1,33 @@
+"""The accelerated backend for reward reasoning models: verdict log-probabilities and tournaments, each op with a native and a plain PyTorch body."""
+
+from rrm_core import backends
+from rrm_core._library import NativeKernelError
+from rrm_core.backends import NativeLibraryWarning, backend_info
+from rrm_core.logprobs import (
+    ScoreTokenHead,
+    ScoreTokenLogprobs,
+    ScoreTokens,
+    TokenLogprobs,
+    linear_token_logprobs,
+    score_token_logprobs,
+    score_token_logprobs_from_logits,
+    token_logprobs,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NativeKernelError",
+    "NativeLibraryWarning",
+    "ScoreTokenHead",
+    "ScoreTokenLogprobs",
+    "ScoreTokens",
+    "TokenLogprobs",
+    "backend_info",
+    "linear_token_logprobs",
+    "score_token_logprobs",
+    "score_token_logprobs_from_logits",
+    "token_logprobs",
+]
+
+backends.load()

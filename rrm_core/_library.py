@@ -1,0 +1,70 @@
+"""How an op is registered: schema, shapes, plain-PyTorch body and gradient in one call; other bodies come through torch's dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+Impl = Literal["native", "reference"] | None
+
+LIBRARY = torch.library.Library("rrm", "DEF")
+OPS: dict[str, Op] = {}
+
+_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
+
+
+class NativeKernelError(RuntimeError):
+    """``impl="native"`` was asked for where no native kernel exists."""
+
+
+@dataclass
+class Op:
+    """One op of the ``rrm`` namespace: the dispatcher's entry point, the plain-PyTorch body, and the devices that have a native body."""
+
+    name: str
+    dispatched: Callable[..., Any]
+    reference: Callable[..., Any]
+    native_devices: set[str] = field(default_factory=set)
+
+    def find_native(self) -> None:
+        """Asks the dispatcher which devices have a body of their own; called when a library has been loaded."""
+        has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+        self.native_devices = {device for device, key in _KEYS.items() if has_kernel(f"rrm::{self.name}", key)}
+
+    def body(self, impl: Impl, like: torch.Tensor) -> Callable[..., Any]:
+        """The callable for ``impl`` and a main input. float64 has no native body, so None means the reference there."""
+        if impl == "reference" or (impl is None and like.dtype == torch.float64):
+            return self.reference
+        if impl is None:
+            return self.dispatched
+        if impl != "native":
+            raise ValueError(f"impl: expected None, 'native' or 'reference', got {impl!r}")
+        if like.device.type not in self.native_devices or like.dtype == torch.float64:
+            raise NativeKernelError(f"impl: no native kernel of {self.name} for {like.dtype} on {like.device.type}; see rrm_core.backend_info()")
+        return self.dispatched
+
+
+def define_op(
+    schema: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+) -> Op:
+    """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op is itself a gradient, or has none, and refuses to be differentiated."""
+    name = schema.partition("(")[0]
+    LIBRARY.define(schema)
+    LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"rrm::{name}", fake, lib=LIBRARY)
+
+    def refuse(ctx: Any, *grads: Any) -> None:
+        raise RuntimeError(f"rrm::{name} is not differentiable" + ("; double backward is not supported" if name.endswith("_backward") else ""))
+
+    torch.library.register_autograd(f"rrm::{name}", backward or refuse, setup_context=setup_context, lib=LIBRARY)
+    op = Op(name, getattr(torch.ops.rrm, name).default, reference)
+    OPS[name] = op
+    return op

@@ -1,0 +1,67 @@
+"""Checks of user input. Every message reads "name: expected ..., got ..."."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def require(ok: bool, name: str, expected: str, got: object, error: type[Exception] = ValueError) -> None:
+    if not ok:
+        raise error(f"{name}: expected {expected}, got {got}")
+
+
+def require_tensor(name: str, value: object, dtypes: Sequence[torch.dtype], like: torch.Tensor | None = None) -> None:
+    """A strided tensor of one of the dtypes, on the device of ``like``."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    require(value.dtype in dtypes, name, " or ".join(str(d).removeprefix("torch.") for d in dtypes), value.dtype, TypeError)
+    require(value.layout == torch.strided, name, "a strided tensor", value.layout, TypeError)
+    if like is not None:
+        require(value.device == like.device, name, f"a tensor on {like.device}", value.device)
+
+
+def require_shape(name: str, value: torch.Tensor, *shapes: Sequence[int | str]) -> None:
+    """One of the shapes; a str names a size that may be anything, "..." any leading sizes."""
+
+    def fits(shape: Sequence[int | str]) -> bool:
+        got = list(value.shape)
+        if shape and shape[0] == "...":
+            shape = shape[1:]
+            got = got[len(got) - len(shape) :] if len(got) >= len(shape) else [-1] * (len(shape) + 1)
+        return len(got) == len(shape) and all(isinstance(want, str) or want == size for want, size in zip(shape, got, strict=True))
+
+    if not any(fits(shape) for shape in shapes):
+        expected = " or ".join("[" + ", ".join(map(str, shape)) + "]" for shape in shapes)
+        raise ValueError(f"{name}: expected shape {expected}, got {list(value.shape)}")
+
+
+def values_readable(value: torch.Tensor) -> bool:
+    """Whether looking at values costs no synchronisation and breaks no graph: an ordinary CPU tensor outside torch.compile."""
+    return not torch.compiler.is_compiling() and value.device.type == "cpu" and type(value) in (torch.Tensor, torch.nn.Parameter)
+
+
+def require_in_range(name: str, ids: torch.Tensor, end: int, *, also: int | None = None) -> None:
+    """Integers in [0, end), or equal to ``also``; checked where values are readable."""
+    if not values_readable(ids) or ids.numel() == 0:
+        return
+    low, high = (int(v) for v in torch.aminmax(ids))
+    if low >= 0 and high < end:
+        return
+    bad = (ids < 0) | (ids >= end)
+    if also is not None:
+        bad &= ids != also
+    if bool(bad.any()):
+        raise ValueError(f"{name}: expected values in [0, {end})" + (f" or {also}" if also is not None else "") + f", got {int(ids[bad][0])}")
+
+
+def require_positive(name: str, value: object) -> float:
+    """A finite positive Python number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    require(math.isfinite(value) and value > 0, name, "a finite number above 0", value)
+    return float(value)

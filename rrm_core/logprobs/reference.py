@@ -1,0 +1,191 @@
+"""The log-probability ops in plain PyTorch: what they mean. Float64 inputs are computed in float64, everything else in float32.
+
+``z = softcap(h W^T + bias) / temperature``; logprob, logsumexp and entropy are all of the distribution softmax(z).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PAD_ID = -1
+_NAN = float("nan")
+_MINUS_INF = float("-inf")
+
+TokenResults = tuple[Tensor, Tensor, Tensor]
+ScoreResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def widen(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def project(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits [N, V], never rounded below float32, autocast or not."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits = widen(hidden) @ widen(weight).T
+        return logits if bias is None else logits + bias
+
+
+def scale(logits: Tensor, softcap: float | None, temperature: Tensor | None) -> Tensor:
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits if temperature is None else logits / temperature.unsqueeze(-1)
+
+
+def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows [N, H] of hidden, and where [N] the index is out of range (row 0 stands in)."""
+    if rows is None:
+        return hidden, hidden.new_zeros(hidden.shape[0], dtype=torch.bool)
+    invalid = (rows < 0) | (rows >= hidden.shape[0])
+    return hidden.index_select(0, rows.masked_fill(invalid, 0)), invalid
+
+
+def token_results(logits: Tensor, token_ids: Tensor, ignore_index: int, invalid: Tensor | None = None) -> TokenResults:
+    """logits [..., V] scaled, token_ids [...] or [..., K], invalid [...]: rows without a source."""
+    ids = token_ids if token_ids.dim() == logits.dim() else token_ids.unsqueeze(-1)
+    skipped = ids == ignore_index
+    ignored = skipped.all(-1)
+    out_of_range = (ids < 0) | (ids >= logits.shape[-1])
+    logits = logits.masked_fill(ignored.unsqueeze(-1), 0.0)
+    log_p = torch.log_softmax(logits, -1)
+    logprob = log_p.gather(-1, ids.masked_fill(out_of_range, 0)).masked_fill(out_of_range, _NAN).masked_fill(skipped, 0.0)
+    entropy = -(log_p.exp() * log_p.masked_fill(log_p == _MINUS_INF, 0.0)).sum(-1)
+    logsumexp = torch.logsumexp(logits, -1)
+    if invalid is not None:
+        invalid = invalid & ~ignored
+        logprob = logprob.masked_fill(invalid.unsqueeze(-1), _NAN)
+        entropy, logsumexp = entropy.masked_fill(invalid, _NAN), logsumexp.masked_fill(invalid, _NAN)
+    return logprob.view(token_ids.shape), entropy.masked_fill(ignored, 0.0), logsumexp.masked_fill(ignored, 0.0)
+
+
+def token_logprobs(logits: Tensor, token_ids: Tensor, temperature: Tensor | None, ignore_index: int) -> TokenResults:
+    return token_results(scale(widen(logits), None, temperature), token_ids, ignore_index)
+
+
+def linear_token_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    token_ids: Tensor,
+    rows: Tensor | None,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    softcap: float | None,
+    ignore_index: int,
+    vocab_size: int,
+    batch_invariant: bool,
+) -> TokenResults:
+    taken, invalid = take_rows(hidden, rows)
+    ignored = (token_ids == ignore_index).view(taken.shape[0], -1).all(-1)
+    taken = taken.masked_fill((ignored | invalid).unsqueeze(-1), 0.0)
+    logits = project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
+    return token_results(scale(logits, softcap, temperature), token_ids, ignore_index, invalid)
+
+
+def forms_of_rows(form_ids: Tensor, row_sets: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
+    """Each row's form ids [N, L, F], and where [N] its set is out of range (set 0 stands in)."""
+    if row_sets is None:
+        return form_ids[:1].expand(n, -1, -1), form_ids.new_zeros(n, dtype=torch.bool)
+    invalid = (row_sets < 0) | (row_sets >= form_ids.shape[0])
+    return form_ids.index_select(0, row_sets.masked_fill(invalid, 0)), invalid
+
+
+def values_of_rows(values: Tensor, row_sets: Tensor | None, n: int) -> Tensor:
+    """Each row's label values [N, L]; set 0 stands in where the set is out of range."""
+    if row_sets is None:
+        return values[:1].expand(n, -1)
+    return values.index_select(0, row_sets.masked_fill((row_sets < 0) | (row_sets >= len(values)), 0))
+
+
+def spread_over_sets(per_row: Tensor, num_sets: int, row_sets: Tensor | None) -> Tensor:
+    """[N, K] of each row's own set among the columns of all sets, [N, S * K], zeros elsewhere."""
+    n, width = per_row.shape
+    index = torch.zeros(n, dtype=torch.int64, device=per_row.device) if row_sets is None else row_sets.clamp(0, num_sets - 1)
+    index = index.view(-1, 1, 1).expand(-1, 1, width)
+    return per_row.new_zeros(n, num_sets, width).scatter_(1, index, per_row.unsqueeze(1)).flatten(1)
+
+
+def label_logits(hidden: Tensor, weight: Tensor, form_ids: Tensor, forms: Tensor, row_sets: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Logits [N, L * F] of each row's own forms, from the rows of weight that some form needs; garbage at padding."""
+    columns = form_ids.flatten().clamp(min=0)
+    logits = project(hidden, weight.index_select(0, columns), None if bias is None else bias.index_select(0, columns))
+    by_set = logits.view(hidden.shape[0], form_ids.shape[0], -1)
+    index = forms.new_zeros(hidden.shape[0]) if row_sets is None else row_sets.clamp(0, form_ids.shape[0] - 1)
+    return by_set.gather(1, index.view(-1, 1, 1).expand(-1, 1, by_set.shape[2])).squeeze(1)
+
+
+def _logsumexp(x: Tensor) -> Tensor:
+    """Over the last dimension; -inf with zero gradient where all are -inf."""
+    none = (x == _MINUS_INF).all(-1)
+    return torch.logsumexp(x.masked_fill(none.unsqueeze(-1), 0.0), -1).masked_fill(none, _MINUS_INF)
+
+
+def score_results(
+    logits: Tensor, forms: Tensor, values: Tensor | None, row_sets: Tensor | None, full_vocab: bool, invalid: Tensor, leading: Sequence[int]
+) -> ScoreResults:
+    """logits: scaled, [N, V] with full_vocab, else [N, L * F] of the forms; forms [N, L, F]; values [S, L]; invalid [N]; leading: N, unflattened."""
+    n, labels = forms.shape[:2]
+    missing = (forms == PAD_ID).all(-1)
+    if full_vocab:
+        form_logits = torch.log_softmax(logits, -1).gather(-1, forms.clamp(min=0).flatten(1)).view(forms.shape)
+    else:
+        form_logits = logits.view(forms.shape)
+    label = _logsumexp(form_logits.masked_fill(forms == PAD_ID, _MINUS_INF))
+    conditional = torch.log_softmax(label, -1).masked_fill(missing, _MINUS_INF)
+    q = conditional.exp()
+    entropy = -(q * conditional.masked_fill(conditional == _MINUS_INF, 0.0)).sum(-1)
+    logsumexp = torch.logsumexp(logits if full_vocab else label, -1)
+
+    def per_label(x: Tensor) -> Tensor:
+        return x.masked_fill(invalid.unsqueeze(-1), _NAN).view(*leading, labels)
+
+    def per_row(x: Tensor) -> Tensor:
+        return x.masked_fill(invalid, _NAN).view(*leading)
+
+    expected, variance, logprob, log_mass = (logits.new_empty(0) for _ in range(4))
+    if values is not None:
+        value = values_of_rows(values, row_sets, n).to(q.dtype)
+        mean = (q * value).sum(-1)
+        expected, variance = per_row(mean), per_row((q * (value - mean.unsqueeze(-1)) ** 2).sum(-1))
+    if full_vocab:
+        logprob, log_mass = per_label(label), per_row(torch.logsumexp(label, -1))
+    return logprob, per_label(conditional), log_mass, expected, variance, per_row(entropy), per_row(logsumexp)
+
+
+def score_token_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    form_ids: Tensor,
+    values: Tensor | None,
+    rows: Tensor | None,
+    row_sets: Tensor | None,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    softcap: float | None,
+    full_vocab: bool,
+    vocab_size: int,
+    batch_invariant: bool,
+) -> ScoreResults:
+    taken, no_row = take_rows(hidden, rows)
+    forms, no_set = forms_of_rows(form_ids, row_sets, taken.shape[0])
+    invalid = no_row | no_set
+    taken = taken.masked_fill(invalid.unsqueeze(-1), 0.0)
+    if full_vocab:
+        logits = project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
+    else:
+        logits = label_logits(taken, weight, form_ids, forms, row_sets, bias)
+    return score_results(scale(logits, softcap, temperature), forms, values, row_sets, full_vocab, invalid, invalid.shape)
+
+
+def score_token_logprobs_from_logits(
+    logits: Tensor, form_ids: Tensor, values: Tensor | None, row_sets: Tensor | None, temperature: Tensor | None, full_vocab: bool
+) -> ScoreResults:
+    flat = scale(widen(logits), None, temperature).reshape(-1, logits.shape[-1])
+    sets = None if row_sets is None else row_sets.reshape(-1)
+    forms, invalid = forms_of_rows(form_ids, sets, flat.shape[0])
+    if not full_vocab:
+        flat = flat.gather(-1, forms.clamp(min=0).flatten(1))
+    return score_results(flat, forms, values, sets, full_vocab, invalid, logits.shape[:-1])
