@@ -13,8 +13,7 @@ from rrm_core.logprobs import (
     score_token_logprobs_from_logits,
     token_logprobs,
 )
-
-__version__ = "0.1.0"
+from rrm_core.version import __version__
 
 __all__ = [
     "NativeKernelError",
@@ -23,6 +22,7 @@ __all__ = [
     "ScoreTokenLogprobs",
     "ScoreTokens",
     "TokenLogprobs",
+    "__version__",
     "backend_info",
     "linear_token_logprobs",
     "score_token_logprobs",

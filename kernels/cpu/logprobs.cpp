@@ -144,7 +144,7 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     if (out.full_vocab) {
       weights[labels] = merge(job.partials + i * job.num_blocks, job.num_blocks).log_sum();
       log_total = log_normalise(weights, normalised, labels + 1);
-      if (__builtin_isinf(log_total)) weights[0] = NAN;  // a +inf, or nothing but -inf: no distribution to condition
+      if (!__builtin_isfinite(log_total)) weights[0] = NAN;  // no distribution: the whole row says so
       for (int64_t l = 0; l < labels; ++l) out.logprob[n * labels + l] = float(normalised[l]);
       double mass[2] = {0.0, weights[labels]};
       mass[0] = log_normalise(weights, weights, labels);

@@ -33,7 +33,10 @@ def project(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def scale(logits: Tensor, softcap: float | None, temperature: Tensor | None) -> Tensor:
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    return logits if temperature is None else logits / temperature.unsqueeze(-1)
+    if temperature is None:
+        return logits
+    impossible = logits == _MINUS_INF  # masked, so that 0 * -inf does not reach the temperature's gradient
+    return (logits.masked_fill(impossible, 0.0) / temperature.unsqueeze(-1)).masked_fill(impossible, _MINUS_INF)
 
 
 def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -44,9 +47,14 @@ def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     return hidden.index_select(0, rows.masked_fill(invalid, 0)), invalid
 
 
+def ids_per_row(token_ids: Tensor, leading: int) -> Tensor:
+    """[..., K] from [...] or [..., K], with that many leading dimensions."""
+    return token_ids if token_ids.dim() > leading else token_ids.unsqueeze(-1)
+
+
 def token_results(logits: Tensor, token_ids: Tensor, ignore_index: int, invalid: Tensor | None = None) -> TokenResults:
     """logits [..., V] scaled, token_ids [...] or [..., K], invalid [...]: rows without a source."""
-    ids = token_ids if token_ids.dim() == logits.dim() else token_ids.unsqueeze(-1)
+    ids = ids_per_row(token_ids, logits.dim() - 1)
     skipped = ids == ignore_index
     ignored = skipped.all(-1)
     out_of_range = (ids < 0) | (ids >= logits.shape[-1])
@@ -79,7 +87,7 @@ def linear_token_logprobs(
     batch_invariant: bool,
 ) -> TokenResults:
     taken, invalid = take_rows(hidden, rows)
-    ignored = (token_ids == ignore_index).view(taken.shape[0], -1).all(-1)
+    ignored = (ids_per_row(token_ids, 1) == ignore_index).all(-1)
     taken = taken.masked_fill((ignored | invalid).unsqueeze(-1), 0.0)
     logits = project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
     return token_results(scale(logits, softcap, temperature), token_ids, ignore_index, invalid)

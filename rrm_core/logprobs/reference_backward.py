@@ -17,7 +17,7 @@ _MINUS_INF = float("-inf")
 def _token_grad(z: Tensor, token_ids: Tensor, grads: tuple[Tensor, Tensor, Tensor], ignore_index: int, invalid: Tensor | None = None) -> Tensor:
     """dL/dz [..., V] of ``reference.token_results``."""
     grad_logprob, grad_entropy, grad_logsumexp = (g.to(z.dtype) for g in grads)
-    ids = token_ids if token_ids.dim() == z.dim() else token_ids.unsqueeze(-1)
+    ids = ref.ids_per_row(token_ids, z.dim() - 1)
     skipped = ids == ignore_index
     dead = skipped.all(-1) if invalid is None else skipped.all(-1) | invalid
     unused = skipped | (ids < 0) | (ids >= z.shape[-1]) | dead.unsqueeze(-1)
@@ -138,7 +138,7 @@ def linear_token_logprobs_backward(
     need_temperature: bool,
 ) -> list[Tensor]:
     taken, invalid = ref.take_rows(hidden, rows)
-    dead = invalid | (token_ids == ignore_index).view(taken.shape[0], -1).all(-1)
+    dead = invalid | (ref.ids_per_row(token_ids, 1) == ignore_index).all(-1)
     taken = taken.masked_fill(dead.unsqueeze(-1), 0.0)
     logits = ref.project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
     z = ref.scale(logits, softcap, temperature)

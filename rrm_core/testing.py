@@ -1,0 +1,106 @@
+"""What tests and benchmarks share: the numeric contract as an assertion, hostile memory, input factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def ulp(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Distance from |x| to the next larger number of ``dtype``, as float64."""
+    info = torch.finfo(dtype)
+    exponent = torch.frexp(x.double().abs().clamp(min=info.tiny)).exponent - 1
+    return info.eps * torch.exp2(exponent.double())
+
+
+def assert_within_contract(actual: Tensor, eager: Tensor, exact: Tensor, name: str = "result") -> None:
+    """``actual`` errs at most twice as much as float32 eager does anywhere in the tensor, plus 4 ulp of the result, element by element.
+
+    Args:
+        actual: what a native body gave.
+        eager: the same by float32 eager PyTorch on the same inputs.
+        exact: the same in float64. NaN and infinities must agree with it.
+    """
+    assert actual.shape == exact.shape, f"{name}: shape {list(actual.shape)}, expected {list(exact.shape)}"
+    finite = exact.isfinite()
+    same_special = torch.where(exact.isnan(), actual.isnan(), actual.double() == exact)
+    assert bool(same_special[~finite].all()), f"{name}: NaN or infinities differ from float64"
+    if not bool(finite.any()):
+        return
+    error = (actual.double() - exact).abs()[finite]
+    budget = 2 * (eager.double() - exact).abs()[finite].nan_to_num(0.0).max() + 4 * ulp(exact[finite], actual.dtype)
+    worst = int((error - budget).nan_to_num(torch.inf).argmax())
+    assert bool((error <= budget).all()), (
+        f"{name}: error {error[worst]:.3e} above the budget {budget[worst]:.3e} where float64 gives {exact[finite][worst]:.9g} and the op {actual[finite][worst]:.9g}"
+    )
+
+
+def in_float64(value: Any) -> Any:
+    """Floating tensors, anywhere in lists, tuples and dicts, as float64."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {k: in_float64(v) for k, v in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(in_float64(v) for v in value)
+    return value
+
+
+def assert_native_within_contract(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Runs ``function`` natively, in eager float32 and in float64 on the same (already rounded) inputs; checks every result by the contract."""
+    native = function(*args, **kwargs, impl="native")
+    eager = function(*args, **kwargs, impl="reference")
+    exact = function(*in_float64(args), **in_float64(kwargs), impl="reference")
+    for name, a, e, x in zip(native._fields, native, eager, exact, strict=True):
+        assert (a is None) == (x is None), name
+        if a is not None:
+            assert a.dtype == torch.float32, f"{name}: {a.dtype}"
+            assert_within_contract(a, e, x, name)
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Equal shape and bit pattern, NaN included."""
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
+def guarded(x: Tensor, band: int = 64) -> Tensor:
+    """A copy of x with NaN (or the most negative integer) before and after it in memory, so that a read out of bounds shows."""
+    poison = float("nan") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    memory = torch.full((x.numel() + 2 * band,), poison, dtype=x.dtype, device=x.device)
+    inside = memory[band : band + x.numel()].view(x.shape)
+    inside.copy_(x)
+    return inside
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """Views with the values of x [A, B, C] (A, B >= 2) in other memory layouts."""
+    a, b, c = x.shape
+    wide = torch.full((a, b + 1, c + 3), float("nan"), dtype=x.dtype)
+    wide[:, :-1, 1:-2] = x
+    return {
+        "contiguous": x,
+        "two-level strides": wide[:, :-1, 1:-2],
+        "last dimension strided": x.repeat_interleave(2, -1)[..., ::2],
+        "transposed": x.permute(2, 1, 0).contiguous().permute(2, 1, 0),
+        "rows transposed": x.transpose(0, 1).contiguous().transpose(0, 1),
+    }
+
+
+def random_logits(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 5.0, offset: float = 0.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator) * scale + offset).to(dtype)
+
+
+def random_ids(shape: Sequence[int], end: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, end, tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def random_head(tokens: int, hidden: int, vocab: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """hidden [T, H] and weight [V, H] whose logits have a standard deviation of about 4."""
+    generator = torch.Generator().manual_seed(seed)
+    h = torch.randn(tokens, hidden, generator=generator)
+    w = torch.randn(vocab, hidden, generator=generator) * (4.0 / hidden**0.5)
+    return h.to(dtype), w.to(dtype)

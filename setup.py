@@ -1,0 +1,50 @@
+"""Builds librrm_cpu.so with CMake and Ninja. Metadata is in pyproject.toml."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    """The extension is a plain shared library, loaded by torch: no Python symbol, so no Python version in its name."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        torch = importlib.util.find_spec("torch")
+        if torch is None or not torch.submodule_search_locations:
+            raise CompileError("torch is not installed here; install it first, then this package with --no-build-isolation")
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = ROOT / "build" / "cmake"
+        environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+        commands = [
+            ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", f"-DTORCH_DIR={torch.submodule_search_locations[0]}"],
+            ["cmake", "--build", str(build)],
+            ["cmake", "--install", str(build), "--prefix", str(target)],
+        ]
+        try:
+            for command in commands:
+                subprocess.run(command, check=True, env=environment)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CompileError(f"{error}; the package works without its kernels, in plain PyTorch") from error
+
+
+class PlatformWheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    ext_modules=[Extension("rrm_core.librrm_cpu", sources=[], optional=True)] if sys.platform == "linux" else [],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+)

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+
+@pytest.fixture(params=["reference", pytest.param("native", marks=pytest.mark.native)])
+def impl(request: pytest.FixtureRequest) -> str:
+    """Both bodies of an op, each asked for by name."""
+    return request.param
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's thread count inside a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

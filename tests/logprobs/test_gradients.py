@@ -1,0 +1,187 @@
+"""The written-out backward against autograd through the reference, in float64, and the ops' gradients end to end."""
+
+import pytest
+import torch
+
+from rrm_core import ScoreTokens, linear_token_logprobs, score_token_logprobs, score_token_logprobs_from_logits, token_logprobs
+from rrm_core.logprobs import reference, reference_backward, schema
+from rrm_core.logprobs.score_tokens import pack
+from rrm_core.testing import assert_within_contract, in_float64, random_head, random_ids, random_logits
+
+SETS = [ScoreTokens({"A": [3, 70], "B": [64]}, values=[1.0, 0.0]), ScoreTokens({str(i): [10 + i] for i in range(1, 6)}, values=range(1, 6))]
+
+
+def asked(results):
+    return [r for r in results if r is not None and not (r.dim() == 1 and r.numel() == 0)]
+
+
+def upstream(results, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(r.shape, generator=generator, dtype=torch.float64).masked_fill(~r.detach().isfinite(), 0.0) for r in results]
+
+
+def check_backward(forward, backward, inputs, differentiable, *, as_list, tail=()):
+    """backward(grads, *inputs, *tail, needs...) == autograd through forward(*inputs), in float64."""
+    inputs = [x.double().requires_grad_() if i in differentiable else (x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x) for i, x in enumerate(inputs)]
+    results = forward(*inputs)
+    grads = [torch.zeros_like(r) for r in results]
+    live = [i for i, r in enumerate(results) if r.requires_grad and r.numel()]
+    for i, g in zip(live, upstream([results[i] for i in live]), strict=True):
+        grads[i] = g
+    expected = torch.autograd.grad([results[i] for i in live], [inputs[i] for i in differentiable], [grads[i] for i in live])
+    detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs[: len(inputs) - len(tail)]]
+    needs = [True] * len(differentiable)
+    found = backward(grads, *detached, *needs) if as_list else backward(*grads, *detached, *needs)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    alone = backward(grads, *detached, *[False] * (len(needs) - 1), True) if as_list else backward(*grads, *detached, *[False] * (len(needs) - 1), True)
+    assert len(alone) == 1
+    torch.testing.assert_close(alone[0], expected[-1], rtol=1e-9, atol=1e-10)
+
+
+def test_token_logprobs_backward_formula():
+    ids = random_ids((2, 3, 4), 50)
+    ids[0, 0, 1] = ids[0, 0, 0]  # a repeated id
+    ids[0, 1] = -100
+    ids[1, 2, 0] = -100
+    logits = random_logits(2, 3, 50)
+    logits[1, 0, 7] = -torch.inf
+    check_backward(reference.token_logprobs, reference_backward.token_logprobs_backward, [logits, ids, torch.rand(2, 3) + 0.5, -100], [0, 2], as_list=False)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_linear_token_logprobs_backward_formula(softcap):
+    hidden, weight = random_head(5, 12, 60)
+    ids = random_ids((6, 2), 55)
+    ids[2] = -100
+    rows = torch.tensor([4, 0, 1, 1, 3, 0])
+    inputs = [hidden, weight, ids, rows, torch.randn(60), torch.rand(6) + 0.5, softcap, -100, 55, True]
+    check_backward(reference.linear_token_logprobs, reference_backward.linear_token_logprobs_backward, inputs, [0, 1, 4, 5], as_list=False, tail=(True,))
+
+
+@pytest.mark.parametrize("full_vocab", [True, False])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_score_token_logprobs_backward_formula(full_vocab, softcap):
+    hidden, weight = random_head(5, 12, 80)
+    form_ids, values = pack(SETS, 80, torch.device("cpu"))
+    rows, row_sets = torch.tensor([4, 0, 1, 1, 3, 0]), torch.tensor([0, 1, 1, 0, 0, 1])
+    inputs = [hidden, weight, form_ids, values, rows, row_sets, torch.randn(80), torch.rand(6) + 0.5, softcap, full_vocab, 75, True]
+    check_backward(reference.score_token_logprobs, reference_backward.score_token_logprobs_backward, inputs, [0, 1, 6, 7], as_list=True, tail=(True,))
+
+
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_score_token_logprobs_from_logits_backward_formula(full_vocab):
+    form_ids, values = pack(SETS, 80, torch.device("cpu"))
+    logits = random_logits(3, 2, 80)
+    logits[0, 1, 70] = -torch.inf
+    inputs = [logits, form_ids, values, torch.tensor([[0, 1], [1, 1], [0, 0]]), torch.rand(3, 2) + 0.5, full_vocab]
+    check_backward(
+        reference.score_token_logprobs_from_logits, reference_backward.score_token_logprobs_from_logits_backward, inputs, [0, 4], as_list=True
+    )
+
+
+def gradients(function, arguments, options, wanted, impl):
+    """Gradients of a fixed random combination of every result for the arguments and options named in ``wanted``."""
+    arguments = [x.detach().clone().requires_grad_() if i in wanted else x for i, x in enumerate(arguments)]
+    options = {k: v.detach().clone().requires_grad_() if k in wanted else v for k, v in options.items()}
+    results = [r for r in asked(function(*arguments, **options, impl=impl)) if r.numel()]
+    leaves = [arguments[w] if isinstance(w, int) else options[w] for w in wanted]
+    return torch.autograd.grad(results, leaves, [g.to(r.dtype) for g, r in zip(upstream(results), results, strict=True)])
+
+
+HEAD = random_head(20, 48, 300)
+CASES = {
+    "token_logprobs": (token_logprobs, [random_logits(4, 500), random_ids((4, 3), 500)], {"temperature": torch.rand(4) + 0.5}, [0, "temperature"]),
+    "linear_token_logprobs": (
+        linear_token_logprobs,
+        [*HEAD, random_ids((9,), 290)],
+        {"rows": random_ids((9,), 20), "bias": torch.randn(300), "temperature": torch.tensor(0.7), "softcap": 8.0, "vocab_size": 290},
+        [0, 1, "bias", "temperature"],
+    ),
+    **{
+        f"score_token_logprobs full_vocab={full}": (
+            score_token_logprobs,
+            [*HEAD, SETS],
+            {"rows": random_ids((9,), 20), "row_sets": random_ids((9,), 2), "bias": torch.randn(300), "temperature": torch.rand(9) + 0.5, "full_vocab": full},
+            [0, 1, "bias", "temperature"],
+        )
+        for full in (True, False)
+    },
+    "score_token_logprobs_from_logits": (
+        score_token_logprobs_from_logits,
+        [random_logits(4, 300), SETS[0]],
+        {"temperature": torch.rand(4) + 0.5},
+        [0, "temperature"],
+    ),
+}
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_within_contract(case):
+    function, arguments, options, wanted = CASES[case]
+    native = gradients(function, arguments, options, wanted, "native")
+    eager = gradients(function, arguments, options, wanted, "reference")
+    exact = gradients(function, in_float64(arguments), in_float64(options), wanted, "reference")
+    for name, a, e, x in zip(wanted, native, eager, exact, strict=True):
+        assert_within_contract(a, e, x, f"gradient of {name}")
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_gradients_have_the_inputs_dtype(half):
+    hidden, weight = (x.requires_grad_() for x in random_head(4, 16, 80, dtype=half))
+    bias = torch.randn(80, requires_grad=True)
+    score_token_logprobs(hidden, weight, SETS[0], bias=bias, impl="native").expected.sum().backward()
+    assert (hidden.grad.dtype, weight.grad.dtype, bias.grad.dtype) == (half, half, torch.float32)
+
+
+def test_frozen_inputs_get_no_gradient(impl, monkeypatch):
+    hidden, weight = random_head(4, 16, 80)
+    asked_for = []
+    backward = schema.linear_token_logprobs_backward
+    monkeypatch.setattr(backward, "dispatched", lambda *a, real=backward.dispatched: asked_for.append(a[-4:]) or real(*a))
+    hidden.requires_grad_()
+    linear_token_logprobs(hidden, weight, random_ids((4,), 80), impl=impl).logprob.sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+    assert asked_for == ([(True, False, False, False)] if impl == "native" else [])
+
+
+def test_ignored_rows_have_zero_gradient_even_with_nan(impl):
+    logits = random_logits(3, 40)
+    logits[1] = torch.nan
+    logits.requires_grad_()
+    result = token_logprobs(logits, torch.tensor([4, -100, 5]), impl=impl)
+    (result.logprob.sum() + result.entropy.sum() + result.logsumexp.sum()).backward()
+    assert bool((logits.grad[1] == 0).all())
+    assert bool(logits.grad[[0, 2]].isfinite().all())
+
+
+def test_ignored_rows_of_hidden_have_zero_gradient_even_with_nan(impl):
+    hidden, weight = random_head(3, 8, 40)
+    hidden[1] = torch.nan
+    hidden.requires_grad_(), weight.requires_grad_()
+    result = linear_token_logprobs(hidden, weight, torch.tensor([4, -100, 5]), impl=impl)
+    (result.logprob.sum() + result.entropy.sum()).backward()
+    assert bool((hidden.grad[1] == 0).all())
+    assert bool(weight.grad.isfinite().all())
+
+
+def test_missing_labels_pass_no_gradient(impl):
+    logits = random_logits(1, 80).requires_grad_()
+    sets = [SETS[0], SETS[1]]
+    result = score_token_logprobs_from_logits(logits, sets, row_sets=torch.tensor([0]), impl=impl)
+    seed = torch.zeros_like(result.conditional)
+    seed[0, 2:] = 1.0
+    for field in (result.conditional, result.logprob):
+        (gradient,) = torch.autograd.grad(field, logits, seed, retain_graph=True)
+        assert bool((gradient == 0).all())
+
+
+def test_double_backward_says_that_it_is_not_supported():
+    logits = random_logits(2, 9).requires_grad_()
+    (first,) = torch.autograd.grad(token_logprobs(logits, random_ids((2,), 9)).logprob.sum(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"rrm::token_logprobs_backward is not differentiable; double backward is not supported"):
+        first.sum().backward()
