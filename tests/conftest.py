@@ -2,6 +2,11 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=["reference", pytest.param("native", marks=pytest.mark.native)])
 def impl(request: pytest.FixtureRequest) -> str:
     """Both bodies of an op, each asked for by name."""

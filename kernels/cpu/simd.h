@@ -119,7 +119,7 @@ inline Vec exp_nonpositive(Vec x) {
   const Vec clamped = x < kSmallest ? splat(kSmallest) : x;
   const Vec shifted = fma(clamped, splat(1.44269504f), splat(kRound));
   const Vec n = shifted - kRound;
-  const Vec r = fma(n, splat(-1.90465421e-9f), fma(n, splat(-0.693147182f), clamped));
+  const Vec r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), clamped));  // the first product is exact, fused or not
   Vec q = splat(1.3814596e-3f);
   q = fma(q, r, splat(8.3687175e-3f));
   q = fma(q, r, splat(4.166839e-2f));

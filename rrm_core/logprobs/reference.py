@@ -39,6 +39,18 @@ def scale(logits: Tensor, softcap: float | None, temperature: Tensor | None) -> 
     return (logits.masked_fill(impossible, 0.0) / temperature.unsqueeze(-1)).masked_fill(impossible, _MINUS_INF)
 
 
+def normalise(z: Tensor) -> tuple[Tensor, Tensor]:
+    """log softmax [..., V] and its entropy [...], relative to the largest z, whose own term stays out of the sum: a probability within rounding of 1
+    keeps its complement. NaN where z holds NaN or +inf, or nothing but -inf."""
+    top, index = z.max(-1, keepdim=True)
+    away = top.masked_fill(top.isinf(), _NAN) - z
+    weight = torch.exp(-away).scatter(-1, index, 0.0)
+    rest = weight.sum(-1, keepdim=True)
+    log_total = torch.log1p(rest)
+    moment = (weight * away.masked_fill(z == _MINUS_INF, 0.0)).sum(-1, keepdim=True)
+    return -away - log_total, (log_total + moment / (1.0 + rest)).squeeze(-1)
+
+
 def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """Rows [N, H] of hidden, and where [N] the index is out of range (row 0 stands in)."""
     if rows is None:
@@ -59,9 +71,8 @@ def token_results(logits: Tensor, token_ids: Tensor, ignore_index: int, invalid:
     ignored = skipped.all(-1)
     out_of_range = (ids < 0) | (ids >= logits.shape[-1])
     logits = logits.masked_fill(ignored.unsqueeze(-1), 0.0)
-    log_p = torch.log_softmax(logits, -1)
+    log_p, entropy = normalise(logits)
     logprob = log_p.gather(-1, ids.masked_fill(out_of_range, 0)).masked_fill(out_of_range, _NAN).masked_fill(skipped, 0.0)
-    entropy = -(log_p.exp() * log_p.masked_fill(log_p == _MINUS_INF, 0.0)).sum(-1)
     logsumexp = torch.logsumexp(logits, -1)
     if invalid is not None:
         invalid = invalid & ~ignored
@@ -136,16 +147,14 @@ def score_results(
 ) -> ScoreResults:
     """logits: scaled, [N, V] with full_vocab, else [N, L * F] of the forms; forms [N, L, F]; values [S, L]; invalid [N]; leading: N, unflattened."""
     n, labels = forms.shape[:2]
-    missing = (forms == PAD_ID).all(-1)
-    if full_vocab:
-        form_logits = torch.log_softmax(logits, -1).gather(-1, forms.clamp(min=0).flatten(1)).view(forms.shape)
-    else:
-        form_logits = logits.view(forms.shape)
-    label = _logsumexp(form_logits.masked_fill(forms == PAD_ID, _MINUS_INF))
-    conditional = torch.log_softmax(label, -1).masked_fill(missing, _MINUS_INF)
-    q = conditional.exp()
-    entropy = -(q * conditional.masked_fill(conditional == _MINUS_INF, 0.0)).sum(-1)
+    pad = forms == PAD_ID
+    missing = pad.all(-1)
+    ids = forms.masked_fill(pad, 0).flatten(1)
+    label = _logsumexp((logits.gather(-1, ids) if full_vocab else logits).view(forms.shape).masked_fill(pad, _MINUS_INF))
     logsumexp = torch.logsumexp(logits if full_vocab else label, -1)
+    label = label.masked_fill(~logsumexp.isfinite().unsqueeze(-1), _NAN)
+    conditional, entropy = normalise(label)
+    conditional = conditional.masked_fill(missing, _MINUS_INF)
 
     def per_label(x: Tensor) -> Tensor:
         return x.masked_fill(invalid.unsqueeze(-1), _NAN).view(*leading, labels)
@@ -155,11 +164,16 @@ def score_results(
 
     expected, variance, logprob, log_mass = (logits.new_empty(0) for _ in range(4))
     if values is not None:
-        value = values_of_rows(values, row_sets, n).to(q.dtype)
+        q, value = conditional.exp(), values_of_rows(values, row_sets, n).to(logits.dtype)
         mean = (q * value).sum(-1)
         expected, variance = per_row(mean), per_row((q * (value - mean.unsqueeze(-1)) ** 2).sum(-1))
     if full_vocab:
-        logprob, log_mass = per_label(label), per_row(torch.logsumexp(label, -1))
+        # softmax over the labels and everything else
+        said = logits.new_zeros(n, logits.shape[-1] + 1, dtype=torch.bool)
+        said = said.scatter_(-1, forms.masked_fill(pad, logits.shape[-1]).flatten(1), True)[:, :-1]
+        others = _logsumexp(logits.masked_fill(said, _MINUS_INF)).unsqueeze(-1)
+        logprob = per_label(normalise(torch.cat([label, others], -1))[0][:, :-1].masked_fill(missing, _MINUS_INF))
+        log_mass = per_row(normalise(torch.cat([_logsumexp(label).unsqueeze(-1), others], -1))[0][:, 0])
     return logprob, per_label(conditional), log_mass, expected, variance, per_row(entropy), per_row(logsumexp)
 
 

@@ -1,0 +1,241 @@
+// The raw kernels of every instruction set this processor runs, on memory of exactly the promised size (a sanitizer sees a step outside), against
+// plain loops in double. Prints one closing line "N passed, N failed".
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "table.h"
+
+namespace {
+
+using namespace rrm;
+
+int passed = 0, failed = 0;
+
+void check(bool ok, const char* table, const char* what, double got, double expected) {
+  ok ? ++passed : ++failed;
+  if (!ok) std::printf("FAILED %s: %s gave %.9g, expected %.9g\n", table, what, got, expected);
+}
+
+void check_close(const char* table, const char* what, double got, double expected, double tolerance) {
+  const bool same = (std::isnan(got) && std::isnan(expected)) || got == expected || std::fabs(got - expected) <= tolerance;
+  check(same, table, what, got, expected);
+}
+
+uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return static_cast<uint16_t>(bits >> 16);  // truncation: the value is rounded, then used as it is
+}
+
+float from_bfloat16(uint16_t x) {
+  const uint32_t bits = uint32_t{x} << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+float from_float16(uint16_t h) {
+  const int exponent = (h >> 10) & 31, fraction = h & 1023;
+  const float sign = h & 0x8000 ? -1.0f : 1.0f;
+  if (exponent == 31) return fraction ? NAN : sign * INFINITY;
+  return sign * std::ldexp(exponent ? 1024.0f + fraction : fraction, (exponent ? exponent : 1) - 25);
+}
+
+// Values in storage of a dtype, with what they stand for.
+struct Data {
+  std::vector<uint8_t> bytes;
+  std::vector<double> values;
+
+  Data(DType dtype, const std::vector<float>& source) : bytes(source.size() * (dtype == DType::kFloat32 ? 4 : 2)), values(source.size()) {
+    for (size_t i = 0; i < source.size(); ++i) {
+      if (dtype == DType::kFloat32) {
+        std::memcpy(&bytes[i * 4], &source[i], 4);
+        values[i] = source[i];
+        continue;
+      }
+      uint16_t half = to_bfloat16(source[i]);
+      // as float16 any bits are a value; keep exponents small so that sums stay finite
+      if (dtype == DType::kFloat16 && std::isfinite(source[i])) half = (half & 0x83ff) | ((half % 3 + 14) << 10);
+      if (dtype == DType::kFloat16 && std::isinf(source[i])) half = source[i] < 0 ? 0xfc00 : 0x7c00;
+      std::memcpy(&bytes[i * 2], &half, 2);
+      values[i] = dtype == DType::kBFloat16 ? from_bfloat16(half) : from_float16(half);
+    }
+  }
+};
+
+std::vector<float> normal(size_t n, float scale, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> distribution(0.0f, scale);
+  std::vector<float> x(n);
+  for (float& v : x) v = distribution(generator);
+  return x;
+}
+
+struct Expected {
+  double log_sum, entropy;
+};
+
+Expected softmax_of(const std::vector<double>& z) {
+  double max = -INFINITY, sum = 0, moment = 0;
+  for (double v : z) max = std::fmax(max, v);
+  for (double v : z) sum += std::exp(v - max);
+  for (double v : z) moment += v == -INFINITY ? 0 : std::exp(v - max) / sum * (max - v);
+  return {max + std::log(sum), std::log(sum) + moment};
+}
+
+// One row against `vocab` columns, from logits (hidden == 0) or from a product of that size; every result of token_outputs.
+void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab, int64_t rows, float softcap, float temperature) {
+  const Data x(dtype, normal(rows * (hidden ? hidden : vocab), hidden ? 1.0f : 4.0f, 1)), w(dtype, normal(hidden * vocab, 0.3f, 2));
+  const std::vector<float> bias = normal(vocab, 1.0f, 3);
+  Job job{};
+  job.dtype = dtype;
+  job.column_stride = 1;
+  job.vocab = vocab;
+  job.width = 2;
+  job.num_rows = rows;
+  job.softcap = softcap;
+  job.num_blocks = (vocab + (hidden ? kLinearBlock : kLogitsBlock) - 1) / (hidden ? kLinearBlock : kLogitsBlock);
+  std::vector<int64_t> ids(rows * 2);
+  std::vector<Row> row_list;
+  for (int64_t i = 0; i < rows; ++i) {
+    ids[2 * i] = vocab - 1 - i % vocab;
+    ids[2 * i + 1] = vocab + 5;  // out of range: its prefilled NaN must stay
+    row_list.push_back({i, i * (hidden ? hidden : vocab), &ids[2 * i], temperature});
+  }
+  std::vector<Partial> partials(rows * job.num_blocks);
+  std::vector<float> selected(rows * 2, NAN), packed(rows * ((hidden + kHiddenPad - 1) / kHiddenPad * kHiddenPad)), alone(rows * 2, NAN);
+  job.rows = row_list.data();
+  job.partials = partials.data();
+  job.selected = selected.data();
+  const LogprobKernels& kernels = *table.logprobs;
+  if (hidden) {
+    job.hidden = x.bytes.data();
+    job.hidden_size = hidden;
+    job.weight = w.bytes.data();
+    job.weight_stride = hidden;
+    job.bias = bias.data();
+    job.packed = packed.data();
+    kernels.pack_hidden(job, 0, rows);
+    kernels.linear_partials(job, 0, (rows + kTaskRows - 1) / kTaskRows * job.num_blocks);
+  } else {
+    job.logits = x.bytes.data();
+    kernels.logits_partials(job, 0, rows * job.num_blocks);
+  }
+  std::vector<float> logprob(rows * 2), entropy(rows), log_sum(rows);
+  kernels.token_outputs(job, {-100, logprob.data(), entropy.data(), log_sum.data()}, 0, rows);
+  job.selected = alone.data();
+  kernels.selected(job, 0, rows);
+
+  for (int64_t i = 0; i < rows; ++i) {
+    std::vector<double> z(vocab);
+    double scale = 1;  // of the largest logit and of the sums it comes from
+    for (int64_t v = 0; v < vocab; ++v) {
+      z[v] = hidden ? bias[v] : x.values[i * vocab + v];
+      double terms = std::fabs(z[v]);
+      for (int64_t k = 0; k < hidden; ++k) {
+        z[v] += x.values[i * hidden + k] * w.values[v * hidden + k];
+        terms += std::fabs(x.values[i * hidden + k] * w.values[v * hidden + k]);
+      }
+      scale = std::fmax(scale, terms / temperature);
+      if (softcap != 0) z[v] = softcap * std::tanh(z[v] / softcap);
+      z[v] /= temperature;
+    }
+    const Expected e = softmax_of(z);
+    const double tolerance = scale * 1e-6;
+    check_close(table.name, "logprob", logprob[2 * i], z[ids[2 * i]] - e.log_sum, tolerance);
+    check_close(table.name, "logprob of an id out of range", logprob[2 * i + 1], NAN, 0);
+    check_close(table.name, "entropy", entropy[i], e.entropy, tolerance);
+    check_close(table.name, "logsumexp", log_sum[i], e.log_sum, tolerance);
+    check(std::memcmp(&alone[2 * i], &selected[2 * i], sizeof(float)) == 0, table.name, "a selected logit alone", alone[2 * i], selected[2 * i]);
+  }
+}
+
+// Every float16 bit pattern, one per row of a vocabulary of one: logsumexp is the value itself.
+void test_float16_conversion(const Table& table) {
+  std::vector<uint16_t> bits(65536);
+  std::vector<Row> rows(65536);
+  const int64_t id = 0;
+  for (int i = 0; i < 65536; ++i) {
+    bits[i] = static_cast<uint16_t>(i);
+    rows[i] = {i, i, &id, 1.0f};
+  }
+  std::vector<Partial> partials(65536);
+  std::vector<float> selected(65536), out(3 * 65536);
+  Job job{};
+  job.dtype = DType::kFloat16;
+  job.logits = bits.data();
+  job.column_stride = job.vocab = job.width = job.num_blocks = 1;
+  job.rows = rows.data();
+  job.num_rows = 65536;
+  job.partials = partials.data();
+  job.selected = selected.data();
+  table.logprobs->logits_partials(job, 0, 65536);
+  int wrong = 0;
+  for (int i = 0; i < 65536; ++i) {
+    const float expected = from_float16(bits[i]);
+    wrong += !(selected[i] == expected || (std::isnan(selected[i]) && std::isnan(expected)));
+  }
+  check(wrong == 0, table.name, "float16 conversions gone wrong", wrong, 0);
+}
+
+void test_special_rows(const Table& table) {
+  const float inf = INFINITY, nan = NAN;
+  struct Case {
+    std::vector<float> z;
+    double log_sum, entropy, logprob;
+  };
+  const std::vector<Case> cases = {{{-inf, -inf, -inf}, -inf, nan, nan},
+                                   {{inf, 0, 1}, inf, nan, nan},
+                                   {{nan, 0, 1}, nan, nan, nan},
+                                   {{-inf, nan, -inf}, nan, nan, nan},
+                                   {{-inf, 2, -inf}, 2, 0, -inf},
+                                   {{2, -inf, -inf}, 2, 0, 0},
+                                   {{-120, -120, -120}, -120 + std::log(3.0), std::log(3.0), -std::log(3.0)},
+                                   {{500, 500, -500}, 500 + std::log(2.0), std::log(2.0), -std::log(2.0)},
+                                   {{0, -40, -60}, std::exp(-40.0), std::exp(-40.0) * 41, -std::exp(-40.0)}};
+  for (const Case& c : cases) {
+    const int64_t id = 0;
+    const Row row{0, 0, &id, 1.0f};
+    Partial partial;
+    float selected = nan, logprob, entropy, log_sum;
+    Job job{};
+    job.dtype = DType::kFloat32;
+    job.logits = c.z.data();
+    job.column_stride = job.width = job.num_blocks = job.num_rows = 1;
+    job.vocab = 3;
+    job.rows = &row;
+    job.partials = &partial;
+    job.selected = &selected;
+    table.logprobs->logits_partials(job, 0, 1);
+    table.logprobs->token_outputs(job, {-100, &logprob, &entropy, &log_sum}, 0, 1);
+    check_close(table.name, "logsumexp of a special row", log_sum, c.log_sum, std::fabs(c.log_sum) * 1e-6);
+    check_close(table.name, "entropy of a special row", entropy, c.entropy, std::fabs(c.entropy) * 1e-6);
+    check_close(table.name, "logprob of a special row", logprob, c.logprob, std::fabs(c.logprob) * 1e-6);
+  }
+}
+
+}  // namespace
+
+int main() {
+  int count;
+  const Table* tables = runnable_tables(&count);
+  for (int t = 0; t < count; ++t) {
+    const int before = passed;
+    for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      for (int64_t vocab : {1, 2, 7, 63, 64, 65, 1023, 1025, 3000}) test_tokens(tables[t], dtype, 0, vocab, 3, 0.0f, vocab % 2 ? 0.7f : 1.0f);
+      for (int64_t hidden : {1, 3, 16, 31, 32, 33, 100})
+        for (int64_t vocab : {1, 5, 64, 67})
+          for (int64_t rows : {1, 2, 3, 5, 37}) test_tokens(tables[t], dtype, hidden, vocab, rows, hidden % 2 ? 5.0f : 0.0f, vocab % 2 ? 1.0f : 1.3f);
+    }
+    test_special_rows(tables[t]);
+    test_float16_conversion(tables[t]);
+    std::printf("%s: %d checks\n", tables[t].name, passed - before);
+  }
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}

@@ -1,0 +1,131 @@
+"""The native bodies' promise: a row's bits don't depend on the batch, the order of rows, the passes over them, or the number of threads.
+
+Sizes lie on both sides of every constant in kernels/cpu that divides work: lanes (4, 8, 16), kTileRows (2, 4), kTileColumns (4), kStep (4 to 32),
+kHiddenPad (32), kTaskRows (32), kLinearBlock (64), kPassRows (128), kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14).
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from rrm_core import ScoreTokens, linear_token_logprobs, score_token_logprobs, score_token_logprobs_from_logits, token_logprobs
+from rrm_core.testing import random_head, random_ids, random_logits, same_bits
+
+pytestmark = pytest.mark.native
+
+SETS = [ScoreTokens({"A": [0, 40], "B": [1]}, values=[1.0, 0.0]), ScoreTokens({"1": [2], "2": [3], "3": [5]}, values=[1, 2, 3])]
+ROWS = 140
+BATCHES = [1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 140]
+
+
+def token(logits, ids, **kw):
+    return token_logprobs(logits, ids, impl="native", **kw)
+
+
+def assert_rows_agree(run, expected, rows):
+    """run(rows) gives exactly the rows of ``expected``."""
+    for name, field, whole in zip(expected._fields, run(rows), expected, strict=True):
+        assert field is whole is None or same_bits(field, whole[rows]), f"{name} of {len(rows)} rows"
+
+
+def subsets(n):
+    generator = torch.Generator().manual_seed(0)
+    for size in BATCHES:
+        yield torch.arange(size) % n
+        yield torch.randint(0, n, (size,), generator=generator)
+
+
+@pytest.mark.parametrize("vocab", [41, 63, 64, 65, 67, 300])
+@pytest.mark.parametrize("hidden_size", [15, 16, 17, 31, 32, 33])
+def test_linear_ops_at_every_tile_boundary(vocab, hidden_size, dtype):
+    hidden, weight = random_head(ROWS, hidden_size, vocab, dtype=dtype)
+    ids, sets, heat = random_ids((ROWS,), vocab), random_ids((ROWS,), 2), torch.rand(ROWS) + 0.5
+    options = {"softcap": 20.0, "impl": "native"}
+    expected = linear_token_logprobs(hidden, weight, ids, temperature=heat, **options)
+    scores = {full: score_token_logprobs(hidden, weight, SETS, row_sets=sets, temperature=heat, full_vocab=full, **options) for full in (True, False)}
+    for r in subsets(ROWS):
+        assert_rows_agree(lambda r: linear_token_logprobs(hidden, weight, ids[r], rows=r, temperature=heat[r], **options), expected, r)
+        for full, whole in scores.items():
+            kw = {"rows": r, "temperature": heat[r], "full_vocab": full, **options}
+            assert_rows_agree(lambda r, kw=kw: score_token_logprobs(hidden, weight, SETS, row_sets=sets[r], **kw), whole, r)
+
+
+@pytest.mark.parametrize("vocab", [41, 1023, 1024, 1025, 2049])
+def test_logits_ops_at_every_block_boundary(vocab, dtype):
+    logits = random_logits(ROWS, vocab, dtype=dtype)
+    ids, sets = random_ids((ROWS,), vocab), random_ids((ROWS,), 2)
+    expected = token(logits, ids)
+    scores = {full: score_token_logprobs_from_logits(logits, SETS, row_sets=sets, full_vocab=full, impl="native") for full in (True, False)}
+    for r in subsets(ROWS):
+        assert_rows_agree(lambda r: token(logits[r], ids[r]), expected, r)
+        for full, whole in scores.items():
+            assert_rows_agree(
+                lambda r, full=full: score_token_logprobs_from_logits(logits[r], SETS, row_sets=sets[r], full_vocab=full, impl="native"), whole, r
+            )
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_logits_rows_on_both_sides_of_a_pass(blocks):
+    vocab = 1 if blocks == 1 else 2049
+    pass_rows = 2**18 // blocks
+    if blocks == 1:
+        logits = random_logits(pass_rows + 3, vocab)
+        ids = torch.zeros(pass_rows + 3, dtype=torch.int64)
+    else:
+        logits = random_logits(97, vocab).repeat(pass_rows // 97 + 2, 1).as_strided((pass_rows + 3, vocab), (0, 1))
+        ids = random_ids((pass_rows + 3,), vocab)
+    whole = token(logits, ids)
+    edge = torch.arange(pass_rows - 2, pass_rows + 3)
+    assert_rows_agree(lambda r: token(logits[r], ids[r]), whole, edge)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 140])
+def test_thread_count_changes_no_bit(rows, threads, dtype):
+    hidden, weight = random_head(rows, 48, 700, dtype=dtype)
+    logits = random_logits(rows, 3000, dtype=dtype)
+    ids = random_ids((rows,), 700)
+    runs = []
+    for n in (1, 2, 3, 5):
+        threads(n)
+        runs.append([
+            *token(logits, ids),
+            *linear_token_logprobs(hidden, weight, ids, impl="native"),
+            *score_token_logprobs(hidden, weight, SETS[0], impl="native"),
+            *score_token_logprobs(hidden, weight, SETS[0], full_vocab=False, impl="native")[1:2],
+        ])
+    for other in runs[1:]:
+        assert all(same_bits(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+def test_ignored_rows_between_do_not_matter():
+    hidden, weight = random_head(ROWS, 20, 100)
+    ids = random_ids((ROWS,), 100)
+    whole = linear_token_logprobs(hidden, weight, ids, impl="native")
+    sparse_ids = ids.masked_fill(torch.arange(ROWS) % 3 != 0, -100)
+    sparse = linear_token_logprobs(hidden, weight, sparse_ids, impl="native")
+    for a, b in zip(sparse, whole, strict=True):
+        assert same_bits(a[::3], b[::3])
+
+
+def test_the_sizes_above_name_every_constant_that_divides_work():
+    """A new or changed constant in the kernels must be met by the sizes of this file."""
+    sources = "\n".join(p.read_text() for p in sorted((Path(__file__).parents[2] / "kernels/cpu").iterdir()))
+    constants = dict(re.findall(r"constexpr (?:int64_t|int) (k\w+) = ([^;]+);", sources))
+    assert constants == {
+        "kVectorBytes": constants["kVectorBytes"],
+        "kLanes": "kVectorBytes / 4",
+        "kTileRows": "kVectorBytes == 64 ? 4 : 2",
+        "kTileColumns": "4",
+        "kStep": constants["kStep"],
+        "kHiddenPad": "32",
+        "kTaskRows": "32",
+        "kLinearBlock": "64",
+        "kPassRows": "128",
+        "kLogitsBlock": "1024",
+        "kPassPartials": "int64_t{1} << 18",
+        "kThreadCost": "int64_t{1} << 14",
+        "kPadId": "-1",
+        "kMaxTables": "4",
+    }

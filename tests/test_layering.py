@@ -1,0 +1,114 @@
+"""The arrows between the layers, read from every import statement."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"logprobs", "advantages", "losses", "tournaments"}
+PACKAGES = {"rrm_core", *(f"rrm_core.{family}" for family in FAMILIES)}
+SHARED = {"_library", "_validate", "backends", "version"}
+# within a family: which of its modules a module may import
+INSIDE = {
+    "reference": set(),
+    "reference_backward": {"reference"},
+    "schema": {"reference", "reference_backward"},
+    "score_tokens": {"reference"},
+    "ops": {"schema", "score_tokens", "reference"},
+    "modules": {"ops", "score_tokens"},
+    "__init__": {"ops", "modules", "score_tokens", "reference"},
+}
+# which shared modules a family's module may import
+FROM_SHARED = {
+    "reference": set(),
+    "reference_backward": set(),
+    "schema": {"_library"},
+    "score_tokens": {"_validate"},
+    "ops": {"_library", "_validate"},
+    "modules": set(),
+    "__init__": set(),
+}
+
+
+def imports(path: Path) -> list[str]:
+    """Absolute names of every module that the file imports, lazily or not."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names] if node.module in PACKAGES else [str(node.module)]
+    return found
+
+
+def violations(path: Path, package: Path) -> list[str]:
+    """Imports of ``rrm_core`` modules, by a file under ``package``, that go against the arrows."""
+    parts = path.relative_to(package).with_suffix("").parts
+    bad = []
+    for name in imports(path):
+        target = name.split(".")
+        if target[0] in {"kernels", "tests", "bench", "examples"}:
+            bad.append(name)
+        if target[0] != "rrm_core" or len(target) == 1:
+            continue
+        area, rest = target[1], target[2:]
+        if parts[0] in FAMILIES:
+            family, module = parts[0], parts[1]
+            if area == family:
+                allowed = bool(rest) and rest[0] in INSIDE[module]
+            elif area in SHARED:
+                allowed = area in FROM_SHARED[module]
+            else:
+                allowed = (family, area) == ("losses", "logprobs")
+        elif parts == ("__init__",):
+            allowed = True
+        elif parts[0] == "backends":
+            allowed = area == "_library"
+        elif parts[0] in SHARED or parts[0] == "testing":
+            allowed = False
+        else:
+            allowed = area not in {"judges", "integrations"} or parts[0] == area
+        if not allowed:
+            bad.append(name)
+    return bad
+
+
+def test_every_import_follows_the_arrows():
+    package = ROOT / "rrm_core"
+    found = {str(p.relative_to(package)): bad for p in sorted(package.rglob("*.py")) if (bad := violations(p, package))}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "bad"),
+    [
+        ("logprobs/reference.py", "from rrm_core.logprobs import schema", ["rrm_core.logprobs.schema"]),
+        ("logprobs/reference.py", "def f():\n    import rrm_core._triton", ["rrm_core._triton"]),
+        ("logprobs/schema.py", "from rrm_core.logprobs.ops import token_logprobs", ["rrm_core.logprobs.ops"]),
+        ("logprobs/ops.py", "from rrm_core.tournaments import reference", ["rrm_core.tournaments.reference"]),
+        ("logprobs/ops.py", "from rrm_core import judges", ["rrm_core.judges"]),
+        ("losses/ops.py", "from rrm_core.logprobs import token_logprobs", []),
+        ("tournaments/schema.py", "from rrm_core._library import define_op", []),
+        ("backends.py", "import rrm_core.logprobs.ops", ["rrm_core.logprobs.ops"]),
+        ("logprobs/ops.py", "import kernels.triton", ["kernels.triton"]),
+    ],
+)
+def test_the_check_sees_a_wrong_arrow(tmp_path, file, line, bad):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    assert violations(path, tmp_path) == bad
+
+
+def test_kernels_import_nothing_of_the_torch_layer_and_are_no_package():
+    assert not (ROOT / "kernels/__init__.py").exists()
+    for path in (ROOT / "kernels").rglob("*.py"):
+        assert not [name for name in imports(path) if name.split(".")[0] == "rrm_core"], path
+
+
+def test_torch_stays_in_the_bindings():
+    for path in sorted((ROOT / "kernels/cpu").iterdir()):
+        includes = [line for line in path.read_text().splitlines() if line.startswith("#include")]
+        assert any("torch/" in i for i in includes) == (path.name == "bindings.cpp"), path
