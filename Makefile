@@ -17,7 +17,7 @@ setup: .venv/.built
 	@touch $@
 
 .venv/.built: .venv/.installed setup.py pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*)
-	@$(PIP) --no-build-isolation --no-deps --editable .
+	@CMAKE_ARGS=-DRRM_WERROR=ON $(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: setup

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,22 +22,19 @@ class CMakeBuild(build_ext):
         return os.path.join(*fullname.split(".")) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        torch = importlib.util.find_spec("torch")
-        if torch is None or not torch.submodule_search_locations:
-            raise CompileError("torch is not installed here; install it first, then this package with --no-build-isolation")
-        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        build = ROOT / "build" / "cmake"
+        target, build = Path(self.get_ext_fullpath(ext.name)).resolve().parent, ROOT / "build" / "cmake"
+        (target / "librrm_cpu.so").unlink(missing_ok=True)
         environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-        commands = [
-            ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", f"-DTORCH_DIR={torch.submodule_search_locations[0]}"],
-            ["cmake", "--build", str(build)],
-            ["cmake", "--install", str(build), "--prefix", str(target)],
-        ]
+        torch = importlib.util.find_spec("torch")
         try:
-            for command in commands:
-                subprocess.run(command, check=True, env=environment)
-        except (OSError, subprocess.CalledProcessError) as error:
+            if torch is None or not torch.submodule_search_locations:
+                raise OSError("torch is not installed here (install it first, then this package with --no-build-isolation)")
+            command = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", f"-DTORCH_DIR={torch.submodule_search_locations[0]}"]
+            subprocess.run([*command, *shlex.split(os.environ.get("CMAKE_ARGS", ""))], check=True, env=environment)
+        except (OSError, subprocess.CalledProcessError) as error:  # no tools for it: the extension is optional
             raise CompileError(f"{error}; the package works without its kernels, in plain PyTorch") from error
+        subprocess.run(["cmake", "--build", str(build)], check=True, env=environment)  # tools, but an error: that is no option
+        subprocess.run(["cmake", "--install", str(build), "--prefix", str(target)], check=True, env=environment)
 
 
 class PlatformWheel(bdist_wheel):

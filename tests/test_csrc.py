@@ -20,7 +20,7 @@ def test_raw_kernels_under_sanitizers(tmp_path):
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
-    run("cmake", "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", "-DRRM_BUILD_TESTS=ON", "-DRRM_SANITIZE=address,undefined")
+    run("cmake", "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", "-DRRM_WERROR=ON", "-DRRM_BUILD_TESTS=ON", "-DRRM_SANITIZE=address,undefined")
     run("cmake", "--build", str(tmp_path), "--target", "kernel_test")
     output = run(str(tmp_path / "tests/csrc/kernel_test"))
     assert re.search(r"^default: [1-9]\d* checks$", output, re.MULTILINE)

@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #endif
 
+// Some intrinsics below are the masked ones with a full mask: GCC 12 warns inside its own header about the others.
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -71,7 +73,7 @@ inline Vec load(const BFloat16* p) {
 
 inline Vec load(const Float16* p) {
 #if defined(__AVX512F__)
-  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));  // unmasked, GCC 12 warns inside its header
+  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #elif defined(__AVX2__)
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
@@ -103,13 +105,20 @@ inline float horizontal_max(Vec v) {
   return lanes[0];
 }
 
-// Pairwise, always over the same tree.
+// Pairwise, upper half onto lower half, always over the same tree.
 inline float horizontal_sum(Vec v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+  const __m256 y = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, v, 0), _mm512_maskz_extractf32x8_ps(0xff, v, 1));
+#else
+  const __m256 y = v;
+#endif
+  const __m128 x = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  const __m128 pair = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
+#else
+  return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
 }
 
 // exp(x) for x <= 0 to about one unit in the last place: exactly 0 below the smallest normal result (-inf included), NaN for NaN.
