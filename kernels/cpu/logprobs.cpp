@@ -21,10 +21,10 @@ void scale_logits(float* z, int64_t n, float softcap, float temperature) {
     for (int64_t i = 0; i < n; i += kLanes) store(z + i, load(z + i) / temperature);
 }
 
-// Columns [first, first + n) of row i are in z, which has room up to a multiple of kLanes: scale, record the selected ones, reduce.
+// Columns [first, first + n) of row i are in z, which has room up to a multiple of kPadColumns: scale, record the selected ones, reduce.
 void finish_block(const Job& job, int64_t i, int64_t block, float* z, int64_t first, int64_t n) {
   const Row& row = job.rows[i];
-  const int64_t padded = round_up(n, kLanes);
+  const int64_t padded = round_up(n, kPadColumns);
   for (int64_t c = n; c < padded; ++c) z[c] = 0.0f;
   if (job.bias)
     for (int64_t c = 0; c < n; ++c) z[c] += job.bias[first + c];

@@ -11,7 +11,15 @@ namespace {
 
 using rrm::Partial;
 
-// z[0, n): n is a multiple of kLanes, columns that don't exist hold -inf. NaN makes rest and moment NaN; +inf makes max +inf and rest its count - 1.
+// Columns a block is padded to: independent sums keep both the rounding error and the latency of a long sum down.
+constexpr int kSums = 4;
+constexpr int kPadColumns = kSums * kLanes;
+
+inline float total(const Vec (&parts)[kSums]) {
+  return horizontal_sum((parts[0] + parts[2]) + (parts[1] + parts[3]));
+}
+
+// z[0, n): n is a multiple of kPadColumns, columns that don't exist hold -inf. NaN makes rest and moment NaN; +inf makes max +inf and rest its count - 1.
 inline Partial reduce_block(const float* z, int64_t n) {
   Vec largest = splat(-kInfinity);
   for (int64_t i = 0; i < n; i += kLanes) {
@@ -21,16 +29,17 @@ inline Partial reduce_block(const float* z, int64_t n) {
   const float max = horizontal_max(largest);
   const bool empty = max == -kInfinity;
   const float shift = empty ? 0.0f : max;
-  Vec sum{}, moment{}, ties{};
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const Vec x = load(z + i);
-    const Vec distance = shift - x;
-    const Vec weight = x == max ? Vec{} : exp_nonpositive(-distance);
-    sum += weight;
-    moment += weight == 0.0f ? Vec{} : weight * distance;
-    ties += x == max ? splat(1.0f) : Vec{};
-  }
-  return {max, horizontal_sum(sum) + ((empty ? 0.0f : horizontal_sum(ties)) - 1.0f), horizontal_sum(moment)};
+  Vec sum[kSums] = {}, moment[kSums] = {}, ties[kSums] = {};
+  for (int64_t i = 0; i < n; i += kPadColumns)
+    for (int j = 0; j < kSums; ++j) {
+      const Vec x = load(z + i + j * kLanes);
+      const Vec distance = shift - x;
+      const Vec weight = x == max ? Vec{} : exp_nonpositive(-distance);
+      sum[j] += weight;
+      moment[j] += weight == 0.0f ? Vec{} : weight * distance;
+      ties[j] += x == max ? splat(1.0f) : Vec{};
+    }
+  return {max, total(sum) + ((empty ? 0.0f : total(ties)) - 1.0f), total(moment)};
 }
 
 struct Statistics {

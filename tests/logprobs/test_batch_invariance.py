@@ -1,6 +1,6 @@
 """The native bodies' promise: a row's bits don't depend on the batch, the order of rows, the passes over them, or the number of threads.
 
-Sizes lie on both sides of every constant in kernels/cpu that divides work: lanes (4, 8, 16), kTileRows (2, 4), kTileColumns (4), kStep (4 to 32),
+Sizes lie on both sides of every constant in kernels/cpu that divides work: lanes (4, 8, 16), kTileRows (2, 4), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32),
 kHiddenPad (32), kTaskRows (32), kLinearBlock (64), kPassRows (128), kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14).
 """
 
@@ -119,6 +119,8 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kTileRows": "kVectorBytes == 64 ? 4 : 2",
         "kTileColumns": "4",
         "kStep": constants["kStep"],
+        "kSums": "4",
+        "kPadColumns": "kSums * kLanes",
         "kHiddenPad": "32",
         "kTaskRows": "32",
         "kLinearBlock": "64",
