@@ -55,7 +55,7 @@ def define_op(
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
 ) -> Op:
-    """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op is itself a gradient, or has none, and refuses to be differentiated."""
+    """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op refuses to be differentiated."""
     name = schema.partition("(")[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")

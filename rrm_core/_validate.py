@@ -59,9 +59,9 @@ def require_in_range(name: str, ids: torch.Tensor, end: int, *, also: int | None
         raise ValueError(f"{name}: expected values in [0, {end})" + (f" or {also}" if also is not None else "") + f", got {int(ids[bad][0])}")
 
 
-def require_positive(name: str, value: object) -> float:
-    """A finite positive Python number."""
+def require_positive(name: str, value: object, *, or_zero: bool = False) -> float:
+    """A finite Python number above 0. Compared, not asked math.isfinite, which fails on the symbolic floats of torch.compile(dynamic=True)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    require(math.isfinite(value) and value > 0, name, "a finite number above 0", value)
+    require(0 < value < math.inf or (or_zero and value == 0), name, f"a finite number {'of at least' if or_zero else 'above'} 0", value)
     return float(value)

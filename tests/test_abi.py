@@ -11,7 +11,11 @@ import rrm_core
 pytestmark = pytest.mark.native
 ROOT = Path(__file__).parents[1]
 # rrm_<instruction set>.dir -> its objects
-OBJECTS = [o for o in sorted((ROOT / "build/cmake/CMakeFiles").glob("rrm_*.dir/kernels/cpu/*.o")) if o.parents[2].name not in ("rrm_cpu.dir", "rrm_dispatch.dir")]
+OBJECTS = [
+    o
+    for o in sorted((ROOT / "build/cmake/CMakeFiles").glob("rrm_*.dir/kernels/cpu/*.o"))
+    if o.parents[2].name not in ("rrm_cpu.dir", "rrm_dispatch.dir")
+]
 
 
 def symbols(path: str | Path, *options: str) -> str:

@@ -67,7 +67,9 @@ def test_a_broken_library_is_told_and_survived(without_library):
 
 
 def test_the_suite_passes_on_the_reference_bodies(without_library):
-    result = python(without_library, "-m", "pytest", "-m", "not native and not slow", "tests/logprobs", "tests/tournaments", "tests/test_registration.py")
+    result = python(
+        without_library, "-m", "pytest", "-m", "not native and not slow", "tests/logprobs", "tests/tournaments", "tests/test_registration.py"
+    )
     assert result.returncode == 0, result.stdout
     assert " passed" in result.stdout
     assert "failed" not in result.stdout

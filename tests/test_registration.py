@@ -58,7 +58,11 @@ def test_opcheck(name, i):
 
 
 def requiring_grad(argument):
-    return argument.clone().requires_grad_() if isinstance(argument, torch.Tensor) and argument.is_floating_point() and argument is not VALUES else argument
+    return (
+        argument.clone().requires_grad_()
+        if isinstance(argument, torch.Tensor) and argument.is_floating_point() and argument is not VALUES
+        else argument
+    )
 
 
 @pytest.mark.parametrize(("name", "i"), [c for c in CHECKS if c[0] in DIFFERENTIABLE])

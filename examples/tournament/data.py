@@ -51,7 +51,9 @@ def load(path: Path, limit: int | None = None) -> list[Question]:
             continue
         question = parse(line, f"{path}, line {number}")
         if questions and len(question.answers) != len(questions[0].answers):
-            raise DataError(f"{path}, line {number}: expected {len(questions[0].answers)} answers as in the lines before, got {len(question.answers)}")
+            raise DataError(
+                f"{path}, line {number}: expected {len(questions[0].answers)} answers as in the lines before, got {len(question.answers)}"
+            )
         questions.append(question)
     if not questions:
         raise DataError(f"{path}: expected at least one question, got an empty file")

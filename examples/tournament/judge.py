@@ -57,7 +57,7 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 
 def score_tokens(tokenizer: Any) -> ScoreTokens:
-    """The verdict "1" (the answer shown first is better) is worth 1, "2" is worth 0: the expected value is the probability that the first one wins."""
+    """The verdict "1" (the answer shown first is better) is worth 1, "2" is worth 0: the expected value is the probability that the first wins."""
     return ScoreTokens.from_tokenizer(tokenizer, {"1": ["1"], "2": ["2"]}, context=ANSWER_PREFIX, values={"1": 1.0, "2": 0.0})
 
 

@@ -17,7 +17,7 @@ from rrm_core import ScoreTokenLogprobs, ScoreTokens, score_token_logprobs
 from rrm_core.tournaments import Ratings, RatingStatus, borda
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 Z95 = 1.96
 
@@ -116,7 +116,9 @@ def compare_with_pytorch(hidden: Tensor, weight: Tensor, tokens: ScoreTokens) ->
     return {**found, "seconds rrm_core": full, "seconds plain PyTorch": torch_, "seconds labels only": only}
 
 
-def print_tables(questions: Sequence[Question], wins: Tensor, ratings: Ratings, quality: dict[str, Any], comparison: dict[str, Any], judged: float) -> None:
+def print_tables(
+    questions: Sequence[Question], wins: Tensor, ratings: Ratings, quality: dict[str, Any], comparison: dict[str, Any], judged: float
+) -> None:
     chance = {"verdict accuracy": 0.5, "accuracy, both orders combined": 0.5, "best answer picked": 1 / wins.shape[1]}
     print(f"\n{'the judge against the known ranking':<42}{'value':>8}{'95 % interval':>18}{'chance':>9}")
     for name, value in quality.items():
@@ -164,7 +166,9 @@ def draw(questions: Sequence[Question], wins: Tensor, ratings: Ratings, pooled: 
     for i in range(n):
         for j in range(n):
             if i != j:
-                matrix.text(j, i, f"{float(share[i, j]):.2f}", ha="center", va="center", color="white" if abs(float(share[i, j]) - 0.5) > 0.13 else "black")
+                matrix.text(
+                    j, i, f"{float(share[i, j]):.2f}", ha="center", va="center", color="white" if abs(float(share[i, j]) - 0.5) > 0.13 else "black"
+                )
     ticks = [str(i + 1) for i in range(n)]
     matrix.set(title="mean probability that the row beats the column", xticks=range(n), yticks=range(n), xticklabels=ticks, yticklabels=ticks)
     matrix.set(xlabel="known rank (1 = best)", ylabel="known rank (1 = best)")

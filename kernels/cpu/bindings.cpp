@@ -56,8 +56,12 @@ using FloatArray = Array<float, ScalarType::Float>;
 
 using Sizes = std::vector<int64_t>;
 
-int64_t product(const Sizes& sizes) { return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>()); }
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+int64_t product(const Sizes& sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>());
+}
+int64_t ceil_div(int64_t n, int64_t d) {
+  return (n + d - 1) / d;
+}
 
 Sizes with(Sizes sizes, int64_t last) {
   sizes.push_back(last);
@@ -119,8 +123,8 @@ Source from_logits(const Tensor& logits, const OptionalTensor& temperature) {
   return s;
 }
 
-Source from_hidden(const Tensor& hidden, const Tensor& weight, const OptionalTensor& rows, const OptionalTensor& bias, const OptionalTensor& temperature,
-                   std::optional<double> softcap, int64_t vocab_size) {
+Source from_hidden(const Tensor& hidden, const Tensor& weight, const OptionalTensor& rows, const OptionalTensor& bias,
+                   const OptionalTensor& temperature, std::optional<double> softcap, int64_t vocab_size) {
   STD_TORCH_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) && hidden.size(1) > 0,
                   "hidden, weight: expected [T, H] and [V, H] with H > 0");
   STD_TORCH_CHECK(hidden.scalar_type() == weight.scalar_type(), "hidden, weight: expected one dtype");
@@ -168,8 +172,7 @@ void for_each_pass(rrm::Job job, const std::vector<rrm::Row>& rows, int64_t pass
     job.rows = rows.data() + first;
     job.num_rows = std::min<int64_t>(pass_rows, rows.size() - first);
     for (int64_t i = 0; i < job.num_rows; ++i)
-      for (int64_t k = 0; k < job.width; ++k)
-        selected[i * job.width + k] = job.separate_selected && job.rows[i].ids[k] == kPadId ? -kInfinity : kNaN;
+      for (int64_t k = 0; k < job.width; ++k) selected[i * job.width + k] = job.separate_selected && job.rows[i].ids[k] == kPadId ? -kInfinity : kNaN;
     const int64_t dot_cost = padded / 16;
     if (job.hidden) run(kernels.pack_hidden, job.num_rows, dot_cost, job);
     if (!full_vocab)
@@ -200,9 +203,8 @@ std::tuple<Tensor, Tensor, Tensor> token_results(Source s, const Tensor& token_i
       rows.push_back(*row);
     }
   }
-  for_each_pass(s.job, rows, s.pass_rows, true, [&](const rrm::Job& job, size_t) {
-    run(rrm::table().logprobs->token_outputs, job.num_rows, 8 * job.num_blocks, job, outputs);
-  });
+  for_each_pass(s.job, rows, s.pass_rows, true,
+                [&](const rrm::Job& job, size_t) { run(rrm::table().logprobs->token_outputs, job.num_rows, 8 * job.num_blocks, job, outputs); });
   return {logprob.tensor, entropy.tensor, logsumexp.tensor};
 }
 
@@ -217,7 +219,8 @@ ScoreResults score_results(Source s, const Tensor& form_ids, const OptionalTenso
   s.job.separate_selected = true;
   const Sizes none{0}, per_label = with(s.leading, labels);
   const Result logprob(s.base, full_vocab ? per_label : none), conditional(s.base, per_label), log_mass(s.base, full_vocab ? s.leading : none),
-      expected(s.base, values ? s.leading : none), variance(s.base, values ? s.leading : none), entropy(s.base, s.leading), logsumexp(s.base, s.leading);
+      expected(s.base, values ? s.leading : none), variance(s.base, values ? s.leading : none), entropy(s.base, s.leading),
+      logsumexp(s.base, s.leading);
   std::vector<rrm::Row> rows;
   std::vector<const float*> row_values;
   rows.reserve(s.n);
@@ -230,8 +233,8 @@ ScoreResults score_results(Source s, const Tensor& form_ids, const OptionalTenso
     }
   }
   std::vector<double> scratch(std::min<int64_t>(s.pass_rows, rows.size()) * 2 * (labels + 1));
-  rrm::ScoreOutputs outputs{labels, forms, scratch.data(), full_vocab, nullptr, logprob.data, conditional.data, log_mass.data,
-                            expected.data, variance.data, entropy.data, logsumexp.data};
+  rrm::ScoreOutputs outputs{labels,           forms,         scratch.data(), full_vocab,    nullptr,      logprob.data,
+                            conditional.data, log_mass.data, expected.data,  variance.data, entropy.data, logsumexp.data};
   for_each_pass(s.job, rows, s.pass_rows, full_vocab, [&](const rrm::Job& job, size_t first) {
     outputs.values = values ? row_values.data() + first : nullptr;
     run(rrm::table().logprobs->score_outputs, job.num_rows, 8 * (full_vocab ? job.num_blocks : 1) + 8 * job.width, job, outputs);
@@ -258,8 +261,8 @@ ScoreResults score_token_logprobs(Tensor hidden, Tensor weight, Tensor form_ids,
   return score_results(from_hidden(hidden, weight, rows, bias, temperature, softcap, vocab_size), form_ids, values, row_sets, full_vocab);
 }
 
-ScoreResults score_token_logprobs_from_logits(Tensor logits, Tensor form_ids, OptionalTensor values, OptionalTensor row_sets, OptionalTensor temperature,
-                                              bool full_vocab) {
+ScoreResults score_token_logprobs_from_logits(Tensor logits, Tensor form_ids, OptionalTensor values, OptionalTensor row_sets,
+                                              OptionalTensor temperature, bool full_vocab) {
   return score_results(from_logits(logits, temperature), form_ids, values, row_sets, full_vocab);
 }
 
@@ -273,4 +276,6 @@ STABLE_TORCH_LIBRARY_IMPL(rrm, CPU, m) {
 }
 
 // The name of the instruction set in use, for rrm_core.backend_info().
-extern "C" __attribute__((visibility("default"))) const char* rrm_cpu_isa() { return rrm::table().name; }
+extern "C" __attribute__((visibility("default"))) const char* rrm_cpu_isa() {
+  return rrm::table().name;
+}

@@ -15,10 +15,18 @@ struct Product {
   static constexpr int kStep = kLanes;
   using A = Vec;
   using B = Vec;
-  static A load_hidden(const Hidden* p) { return load(p); }
-  static B load_weight(const Weight* p) { return load(p); }
-  static Vec accumulate(Vec sum, A a, B b) { return fma(a, b, sum); }
-  static Hidden pack(T x) { return to_float(x); }
+  static A load_hidden(const Hidden* p) {
+    return load(p);
+  }
+  static B load_weight(const Weight* p) {
+    return load(p);
+  }
+  static Vec accumulate(Vec sum, A a, B b) {
+    return fma(a, b, sum);
+  }
+  static Hidden pack(T x) {
+    return to_float(x);
+  }
 };
 
 #if defined(__AVX512BF16__)
@@ -30,10 +38,18 @@ struct Product<BFloat16> {
   static constexpr int kStep = 2 * kLanes;
   using A = __m512bh;
   using B = __m512bh;
-  static A load_hidden(const Hidden* p) { return (__m512bh)_mm512_loadu_si512(p); }
-  static B load_weight(const Weight* p) { return (__m512bh)_mm512_loadu_si512(p); }
-  static Vec accumulate(Vec sum, A a, B b) { return _mm512_dpbf16_ps(sum, a, b); }
-  static Hidden pack(BFloat16 x) { return x; }
+  static A load_hidden(const Hidden* p) {
+    return (__m512bh)_mm512_loadu_si512(p);
+  }
+  static B load_weight(const Weight* p) {
+    return (__m512bh)_mm512_loadu_si512(p);
+  }
+  static Vec accumulate(Vec sum, A a, B b) {
+    return _mm512_dpbf16_ps(sum, a, b);
+  }
+  static Hidden pack(BFloat16 x) {
+    return x;
+  }
 };
 #endif
 
@@ -69,8 +85,8 @@ constexpr int kTileColumns = 4;
 
 // The products of R rows with `columns` weight rows. A last group of fewer than kTileColumns repeats its last column, into room the caller leaves.
 template <class P, int R>
-inline void dot_columns(const typename P::Hidden* hidden, int64_t hidden_stride, const typename P::Weight* const* weight, int64_t columns, int64_t size,
-                        float* out, int64_t out_stride) {
+inline void dot_columns(const typename P::Hidden* hidden, int64_t hidden_stride, const typename P::Weight* const* weight, int64_t columns,
+                        int64_t size, float* out, int64_t out_stride) {
   for (int64_t c = 0; c < columns; c += kTileColumns) {
     const typename P::Weight* tile[kTileColumns];
     for (int j = 0; j < kTileColumns; ++j) tile[j] = weight[c + j < columns ? c + j : columns - 1];

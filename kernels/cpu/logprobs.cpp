@@ -125,8 +125,7 @@ void token_outputs(const Job& job, const TokenOutputs& out, int64_t begin, int64
     const bool finite = s.max > -kInfinity && s.max < kInfinity;
     const double log_total = finite ? log1p(s.rest) : double(NAN);
     for (int64_t k = 0; k < job.width; ++k)
-      out.logprob[row.output * job.width + k] =
-          row.ids[k] == out.ignore_index ? 0.0f : float((job.selected[i * job.width + k] - s.max) - log_total);
+      out.logprob[row.output * job.width + k] = row.ids[k] == out.ignore_index ? 0.0f : float((job.selected[i * job.width + k] - s.max) - log_total);
     out.entropy[row.output] = float(log_total + s.moment / (1.0 + s.rest));
     out.logsumexp[row.output] = float(s.log_sum());
   }

@@ -33,15 +33,15 @@ struct Row {
 // A set of rows against the vocabulary. Either `logits` is stored, or it is the product of packed hidden rows and `weight`.
 struct Job {
   DType dtype;
-  const void* logits;      // strided rows; used by logits_partials
-  int64_t column_stride;   // elements between two columns of logits or hidden
-  const void* hidden;      // strided rows; packed by pack_hidden
-  void* packed;            // [num_rows, padded hidden size], four bytes an element reserved
+  const void* logits;     // strided rows; used by logits_partials
+  int64_t column_stride;  // elements between two columns of logits or hidden
+  const void* hidden;     // strided rows; packed by pack_hidden
+  void* packed;           // [num_rows, padded hidden size], four bytes an element reserved
   int64_t hidden_size;
-  const void* weight;      // [vocab, hidden_size], rows contiguous
+  const void* weight;  // [vocab, hidden_size], rows contiguous
   int64_t weight_stride;
-  const float* bias;       // [vocab] or null
-  float softcap;           // 0: none
+  const float* bias;  // [vocab] or null
+  float softcap;      // 0: none
   int64_t vocab;
   const Row* rows;
   int64_t num_rows;
@@ -49,7 +49,7 @@ struct Job {
   bool separate_selected;  // leave the selected columns out of the partials
   Partial* partials;       // [num_rows, num_blocks]
   int64_t num_blocks;
-  float* selected;         // [num_rows, width] logits of the ids, prefilled for ids that are never looked up
+  float* selected;  // [num_rows, width] logits of the ids, prefilled for ids that are never looked up
 };
 
 struct TokenOutputs {

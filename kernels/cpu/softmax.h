@@ -19,7 +19,8 @@ inline float total(const Vec (&parts)[kSums]) {
   return horizontal_sum((parts[0] + parts[2]) + (parts[1] + parts[3]));
 }
 
-// z[0, n): n is a multiple of kPadColumns, columns that don't exist hold -inf. NaN makes rest and moment NaN; +inf makes max +inf and rest its count - 1.
+// z[0, n): n is a multiple of kPadColumns, columns that don't exist hold -inf. NaN makes rest and moment NaN; +inf makes max +inf and rest its count
+// - 1.
 inline Partial reduce_block(const float* z, int64_t n) {
   Vec largest = splat(-kInfinity);
   for (int64_t i = 0; i < n; i += kLanes) {
@@ -45,7 +46,9 @@ inline Partial reduce_block(const float* z, int64_t n) {
 struct Statistics {
   double max, rest, moment;
 
-  double log_sum() const { return max + log1p(rest); }
+  double log_sum() const {
+    return max + log1p(rest);
+  }
 };
 
 // In block order, relative to the largest maximum; its first block contributes its rest as it stands.

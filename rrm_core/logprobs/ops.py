@@ -46,7 +46,9 @@ def _temperature(value: float | Tensor, leading: Sequence[int], like: Tensor) ->
     require_tensor("temperature", value, FLOATS, like)
     require_shape("temperature", value, (), leading)
     if values_readable(value):
-        require(bool(((value > 0) & value.isfinite()).all()), "temperature", "finite values above 0", value.detach().amin().item() if value.numel() else 0)
+        require(
+            bool(((value > 0) & value.isfinite()).all()), "temperature", "finite values above 0", value.detach().amin().item() if value.numel() else 0
+        )
     return value.to(_compute_dtype(like)).expand(leading)
 
 
@@ -207,7 +209,7 @@ def score_token_logprobs(
     batch_invariant: bool = True,
     impl: Impl = None,
 ) -> ScoreTokenLogprobs:
-    """What a judge's verdict token says, from the hidden state before it: the log-probability of every label, over the vocabulary and over the labels.
+    """What a judge's verdict says, from the hidden state before it: the log-probability of every label, over the vocabulary and over the labels.
 
     Equivalent to::
 

@@ -1,6 +1,6 @@
 """Gradients of the log-probability ops, written out: the backward ops' plain-PyTorch body, and an oracle independent of autograd.
 
-Each backward recomputes the logits from the inputs, forms dL/dz on the scaled logits z, and carries it back through temperature, softcap and the product.
+Each backward recomputes the logits, forms dL/dz on the scaled logits z, and carries it back through temperature, softcap and the product.
 A gradient that is not needed is not computed; results hold the needed ones only, in the order of the ``need_*`` arguments.
 """
 
@@ -41,7 +41,9 @@ def _score_grad(
     missing = (forms == ref.PAD_ID).all(-1)
     results = ref.score_results(z, forms, values, row_sets, full_vocab, torch.zeros_like(invalid), (n,))
     conditional, (_, _, _, expected, variance, entropy, logsumexp) = results[1], (r.unsqueeze(-1) for r in results)
-    d_logprob, d_conditional, d_mass, d_expected, d_variance, d_entropy, d_logsumexp = (g.to(z.dtype).reshape(n, -1 if g.numel() else 0) for g in grads)
+    d_logprob, d_conditional, d_mass, d_expected, d_variance, d_entropy, d_logsumexp = (
+        g.to(z.dtype).reshape(n, -1 if g.numel() else 0) for g in grads
+    )
 
     q = conditional.exp()
     d_conditional = d_conditional.masked_fill(missing, 0.0)

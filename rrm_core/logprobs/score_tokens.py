@@ -87,8 +87,8 @@ class ScoreTokens:
                 ids = encode(context + text)
                 if ids[: len(before)] != before or len(ids) == len(before):
                     raise ValueError(
-                        f"forms[{label!r}]: expected {text!r} to be tokenised on its own after the context {context!r}, got tokens that merge with it;"
-                        " end the context where the tokenizer splits, or move its last characters into every form"
+                        f"forms[{label!r}]: expected {text!r} to be tokenised on its own after the context {context!r},"
+                        " got tokens that merge with it; end the context where the tokenizer splits, or move its last characters into every form"
                     )
                 tokens.setdefault(label, {})[text] = ids[len(before) :]
         for label, by_text in tokens.items():

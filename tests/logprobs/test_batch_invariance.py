@@ -1,6 +1,7 @@
 """The native bodies' promise: a row's bits don't depend on the batch, the order of rows, the passes over them, or the number of threads.
 
-Sizes lie on both sides of every constant in kernels/cpu that divides work: lanes (4, 8, 16), kTileRows (2, 4), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32),
+Sizes lie on both sides of every constant in kernels/cpu that divides work:
+lanes (4, 8, 16), kTileRows (2, 4), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32),
 kHiddenPad (32), kTaskRows (32), kLinearBlock (64), kPassRows (128), kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14).
 """
 
@@ -89,12 +90,14 @@ def test_thread_count_changes_no_bit(rows, threads, dtype):
     runs = []
     for n in (1, 2, 3, 5):
         threads(n)
-        runs.append([
-            *token(logits, ids),
-            *linear_token_logprobs(hidden, weight, ids, impl="native"),
-            *score_token_logprobs(hidden, weight, SETS[0], impl="native"),
-            *score_token_logprobs(hidden, weight, SETS[0], full_vocab=False, impl="native")[1:2],
-        ])
+        runs.append(
+            [
+                *token(logits, ids),
+                *linear_token_logprobs(hidden, weight, ids, impl="native"),
+                *score_token_logprobs(hidden, weight, SETS[0], impl="native"),
+                *score_token_logprobs(hidden, weight, SETS[0], full_vocab=False, impl="native")[1:2],
+            ]
+        )
     for other in runs[1:]:
         assert all(same_bits(a, b) for a, b in zip(runs[0], other, strict=True))
 

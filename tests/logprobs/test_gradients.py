@@ -22,7 +22,10 @@ def upstream(results, seed=1):
 
 def check_backward(forward, backward, inputs, differentiable, *, as_list, tail=()):
     """backward(grads, *inputs, *tail, needs...) == autograd through forward(*inputs), in float64."""
-    inputs = [x.double().requires_grad_() if i in differentiable else (x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x) for i, x in enumerate(inputs)]
+    inputs = [
+        x.double().requires_grad_() if i in differentiable else (x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x)
+        for i, x in enumerate(inputs)
+    ]
     results = forward(*inputs)
     grads = [torch.zeros_like(r) for r in results]
     live = [i for i, r in enumerate(results) if r.requires_grad and r.numel()]
@@ -35,7 +38,9 @@ def check_backward(forward, backward, inputs, differentiable, *, as_list, tail=(
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
-    alone = backward(grads, *detached, *[False] * (len(needs) - 1), True) if as_list else backward(*grads, *detached, *[False] * (len(needs) - 1), True)
+    alone = (
+        backward(grads, *detached, *[False] * (len(needs) - 1), True) if as_list else backward(*grads, *detached, *[False] * (len(needs) - 1), True)
+    )
     assert len(alone) == 1
     torch.testing.assert_close(alone[0], expected[-1], rtol=1e-9, atol=1e-10)
 
@@ -47,7 +52,9 @@ def test_token_logprobs_backward_formula():
     ids[1, 2, 0] = -100
     logits = random_logits(2, 3, 50)
     logits[1, 0, 7] = -torch.inf
-    check_backward(reference.token_logprobs, reference_backward.token_logprobs_backward, [logits, ids, torch.rand(2, 3) + 0.5, -100], [0, 2], as_list=False)
+    check_backward(
+        reference.token_logprobs, reference_backward.token_logprobs_backward, [logits, ids, torch.rand(2, 3) + 0.5, -100], [0, 2], as_list=False
+    )
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -57,7 +64,9 @@ def test_linear_token_logprobs_backward_formula(softcap):
     ids[2] = -100
     rows = torch.tensor([4, 0, 1, 1, 3, 0])
     inputs = [hidden, weight, ids, rows, torch.randn(60), torch.rand(6) + 0.5, softcap, -100, 55, True]
-    check_backward(reference.linear_token_logprobs, reference_backward.linear_token_logprobs_backward, inputs, [0, 1, 4, 5], as_list=False, tail=(True,))
+    check_backward(
+        reference.linear_token_logprobs, reference_backward.linear_token_logprobs_backward, inputs, [0, 1, 4, 5], as_list=False, tail=(True,)
+    )
 
 
 @pytest.mark.parametrize("full_vocab", [True, False])

@@ -77,7 +77,9 @@ def test_padded_rows_of_the_head_are_never_read():
     ids = random_ids((3,), 70)
     padded = torch.cat([weight, torch.full((10, 16), torch.nan)])
     for a, b in zip(
-        linear_token_logprobs(hidden, padded, ids, vocab_size=70, impl="native"), linear_token_logprobs(hidden, weight, ids, impl="native"), strict=True
+        linear_token_logprobs(hidden, padded, ids, vocab_size=70, impl="native"),
+        linear_token_logprobs(hidden, weight, ids, impl="native"),
+        strict=True,
     ):
         assert same_bits(a, b)
 

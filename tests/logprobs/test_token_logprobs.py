@@ -25,7 +25,9 @@ def test_native_within_contract_with_temperature(temperature, dtype):
 
 
 @pytest.mark.native
-@given(n=st.integers(1, 6), v=st.integers(1, 1100), k=st.integers(1, 5), scale=st.floats(0, 40), offset=st.floats(-500, 500), seed=st.integers(0, 999))
+@given(
+    n=st.integers(1, 6), v=st.integers(1, 1100), k=st.integers(1, 5), scale=st.floats(0, 40), offset=st.floats(-500, 500), seed=st.integers(0, 999)
+)
 @settings(max_examples=40, deadline=None)
 def test_native_within_contract_for_any_shape(n, v, k, scale, offset, seed):
     logits = random_logits(n, v, scale=scale, offset=offset, seed=seed)
