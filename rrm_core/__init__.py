@@ -13,21 +13,28 @@ from rrm_core.logprobs import (
     score_token_logprobs_from_logits,
     token_logprobs,
 )
+from rrm_core.tournaments import Ratings, RatingStatus, borda, bradley_terry, pairwise_wins, win_rate
 from rrm_core.version import __version__
 
 __all__ = [
     "NativeKernelError",
     "NativeLibraryWarning",
+    "RatingStatus",
+    "Ratings",
     "ScoreTokenHead",
     "ScoreTokenLogprobs",
     "ScoreTokens",
     "TokenLogprobs",
     "__version__",
     "backend_info",
+    "borda",
+    "bradley_terry",
     "linear_token_logprobs",
+    "pairwise_wins",
     "score_token_logprobs",
     "score_token_logprobs_from_logits",
     "token_logprobs",
+    "win_rate",
 ]
 
 backends.load()

@@ -22,11 +22,15 @@ class NativeKernelError(RuntimeError):
 
 @dataclass
 class Op:
-    """One op of the ``rrm`` namespace: the dispatcher's entry point, the plain-PyTorch body, and the devices that have a native body."""
+    """One op of the ``rrm`` namespace: the dispatcher's entry point, the plain-PyTorch body, and the devices that have a native body.
+
+    Native bodies compute in float32, or in float64 throughout (``in_float64``); float64 inputs of the former go to the reference.
+    """
 
     name: str
     dispatched: Callable[..., Any]
     reference: Callable[..., Any]
+    in_float64: bool
     native_devices: set[str] = field(default_factory=set)
 
     def find_native(self) -> None:
@@ -35,14 +39,15 @@ class Op:
         self.native_devices = {device for device, key in _KEYS.items() if has_kernel(f"rrm::{self.name}", key)}
 
     def body(self, impl: Impl, like: torch.Tensor) -> Callable[..., Any]:
-        """The callable for ``impl`` and a main input. float64 has no native body, so None means the reference there."""
-        if impl == "reference" or (impl is None and like.dtype == torch.float64):
+        """The callable for ``impl`` and a main input."""
+        too_wide = like.dtype == torch.float64 and not self.in_float64
+        if impl == "reference" or (impl is None and too_wide):
             return self.reference
         if impl is None:
             return self.dispatched
         if impl != "native":
             raise ValueError(f"impl: expected None, 'native' or 'reference', got {impl!r}")
-        if like.device.type not in self.native_devices or like.dtype == torch.float64:
+        if like.device.type not in self.native_devices or too_wide:
             raise NativeKernelError(f"impl: no native kernel of {self.name} for {like.dtype} on {like.device.type}; see rrm_core.backend_info()")
         return self.dispatched
 
@@ -54,6 +59,7 @@ def define_op(
     *,
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
+    in_float64: bool = False,
 ) -> Op:
     """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op refuses to be differentiated."""
     name = schema.partition("(")[0]
@@ -65,6 +71,6 @@ def define_op(
         raise RuntimeError(f"rrm::{name} is not differentiable" + ("; double backward is not supported" if name.endswith("_backward") else ""))
 
     torch.library.register_autograd(f"rrm::{name}", backward or refuse, setup_context=setup_context, lib=LIBRARY)
-    op = Op(name, getattr(torch.ops.rrm, name).default, reference)
+    op = Op(name, getattr(torch.ops.rrm, name).default, reference, in_float64)
     OPS[name] = op
     return op

@@ -75,7 +75,7 @@ token_logprobs = define_op(
 
 linear_token_logprobs_backward = define_op(
     "linear_token_logprobs_backward(Tensor grad_logprob, Tensor grad_entropy, Tensor grad_logsumexp, Tensor hidden, Tensor weight, Tensor token_ids,"
-    " Tensor? rows, Tensor? bias, Tensor? temperature, float? softcap, int ignore_index, int vocab_size, bool need_hidden, bool need_weight,"
+    " Tensor? rows, Tensor? bias, Tensor? temperature, float? softcap, int ignore_index, SymInt vocab_size, bool need_hidden, bool need_weight,"
     " bool need_bias, bool need_temperature) -> Tensor[]",
     reference_backward.linear_token_logprobs_backward,
     lambda gl, ge, gs, hidden, weight, ids, rows, bias, temperature, softcap, ignore, vocab, *need: _needed(
@@ -98,7 +98,7 @@ def _linear_token_logprobs_grads(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
 
 linear_token_logprobs = define_op(
     "linear_token_logprobs(Tensor hidden, Tensor weight, Tensor token_ids, Tensor? rows, Tensor? bias, Tensor? temperature, float? softcap,"
-    f" int ignore_index, int vocab_size, bool batch_invariant) -> {_TOKEN_RESULTS}",
+    f" int ignore_index, SymInt vocab_size, bool batch_invariant) -> {_TOKEN_RESULTS}",
     reference.linear_token_logprobs,
     lambda hidden, weight, token_ids, *rest: _fake_tokens(hidden, token_ids, token_ids.shape[:1]),
     setup_context=_save_linear_token_logprobs,
@@ -109,7 +109,7 @@ linear_token_logprobs = define_op(
 
 score_token_logprobs_backward = define_op(
     "score_token_logprobs_backward(Tensor[] grads, Tensor hidden, Tensor weight, Tensor form_ids, Tensor? values, Tensor? rows, Tensor? row_sets,"
-    " Tensor? bias, Tensor? temperature, float? softcap, bool full_vocab, int vocab_size, bool need_hidden, bool need_weight, bool need_bias,"
+    " Tensor? bias, Tensor? temperature, float? softcap, bool full_vocab, SymInt vocab_size, bool need_hidden, bool need_weight, bool need_bias,"
     " bool need_temperature) -> Tensor[]",
     reference_backward.score_token_logprobs_backward,
     lambda grads, hidden, weight, forms, values, rows, row_sets, bias, temperature, softcap, full, vocab, *need: _needed(
@@ -132,7 +132,7 @@ def _score_token_logprobs_grads(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
 
 score_token_logprobs = define_op(
     "score_token_logprobs(Tensor hidden, Tensor weight, Tensor form_ids, Tensor? values, Tensor? rows, Tensor? row_sets, Tensor? bias,"
-    f" Tensor? temperature, float? softcap, bool full_vocab, int vocab_size, bool batch_invariant) -> {_SCORE_RESULTS}",
+    f" Tensor? temperature, float? softcap, bool full_vocab, SymInt vocab_size, bool batch_invariant) -> {_SCORE_RESULTS}",
     reference.score_token_logprobs,
     lambda hidden, weight, forms, values, rows, row_sets, bias, temperature, softcap, full, vocab, invariant: _fake_scores(
         hidden, forms.shape[1], values, full, (hidden.shape[0] if rows is None else rows.shape[0],)

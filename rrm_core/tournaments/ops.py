@@ -3,14 +3,13 @@ inputs are detached."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import FLOATS, require, require_in_range, require_shape, require_tensor, values_readable
+from rrm_core._validate import FLOATS, require, require_in_range, require_positive, require_shape, require_tensor, values_readable
 from rrm_core.tournaments import schema
 
 ArrayLike: TypeAlias = Any  # a tensor, a numpy array or anything with __array__, a (nested) sequence of numbers
@@ -48,14 +47,6 @@ def _whole(name: str, value: object, least: int) -> int:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     require(value >= least, name, f"an integer of at least {least}", value)
     return value
-
-
-def _number(name: str, value: object, or_zero: bool) -> float:
-    """A finite number above 0, compared and not asked math.isfinite: that fails on the symbolic floats of torch.compile(dynamic=True)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    require(0 < value < math.inf or (or_zero and value == 0), name, f"a finite number {'of at least' if or_zero else 'above'} 0", value)
-    return float(value)
 
 
 def _require_all(name: str, ok: Tensor, expected: str, values: Tensor) -> None:
@@ -217,13 +208,12 @@ def bradley_terry(
         TypeError, ValueError: a dtype, shape, device or value doesn't fit.
         NativeKernelError: impl="native" without a native body.
     """
-    prior, tol, max_iter = _number("prior", prior, True), _number("tol", tol, False), _whole("max_iter", max_iter, 1)
+    prior, tol, max_iter = require_positive("prior", prior, or_zero=True), require_positive("tol", tol), _whole("max_iter", max_iter, 1)
     wins = _wins(wins)
     if mask is not None:
         mask = _array("mask", mask, torch.bool, wins)
         require_shape("mask", mask, wins.shape[:2])
     _require_counts(wins, mask)
-    # float64 is what native bodies take here, so the body is chosen by the device alone
-    body = schema.bradley_terry.body(impl, torch.empty(0, dtype=torch.int64, device=wins.device))
+    body = schema.bradley_terry.body(impl, wins)
     rating, error, status, iterations = body(wins, mask, prior, bool(stderr), max_iter, tol)
     return Ratings(rating, error if stderr else None, status, iterations)

@@ -71,9 +71,7 @@ def bradley_terry(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool,
     connected, has_mle = _all_reach((wins > 0) | (wins > 0).mT, pairs), _all_reach(wins > 0, pairs)
     fitted = ~broken if prior > 0 else ~broken & has_mle
 
-    virtual = taking.to(torch.float64) * (prior / 2)
-    games = pad(wins.masked_fill(~fitted.view(-1, 1, 1), 0.0), (0, 1, 0, 1))
-    games[:, :-1, -1], games[:, -1, :-1] = virtual, virtual
+    games = pad(wins.masked_fill(~fitted.view(-1, 1, 1), 0.0), (0, 1, 0, 1), value=prior / 2)
     theta, converged, iterations = _fit(games, pairs, prior == 0, max_iter, tol)
 
     status = torch.full_like(iterations, RatingStatus.CONVERGED)
@@ -103,7 +101,7 @@ def _differences(theta: Tensor) -> Tensor:
 
 
 def _loss(x: Tensor, games: Tensor) -> Tensor:
-    """The negative log posterior [B]."""
+    """The negative log posterior [B], up to a constant."""
     return -(games * logsigmoid(x)).sum((-2, -1))
 
 
@@ -147,8 +145,7 @@ def _step(x: Tensor, dx: Tensor, promised: Tensor, games: Tensor, both: Tensor) 
     (A bound on the step itself would have to be walked off: 49 steps of 2 for a path of 64 candidates, each beating the next by 19 to 1.)
     """
     long = _damping(x, dx, both, _LONG_MOVE)
-    loss = _loss(x, games)
-    falls = _loss(x + long.view(-1, 1, 1) * dx, games) <= loss - 1e-4 * long * promised + 1e-13 * loss  # up to rounding
+    falls = _loss(x + long.view(-1, 1, 1) * dx, games) <= _loss(x, games) - 1e-4 * long * promised
     return torch.where(falls, long, _damping(x, dx, both, _SAFE_MOVE))
 
 

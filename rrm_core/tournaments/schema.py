@@ -27,6 +27,7 @@ pairwise_wins = define_op(
     " -> Tensor",
     reference.pairwise_wins,
     _fake_wins,
+    in_float64=True,
 )
 
 bradley_terry = define_op(
@@ -34,4 +35,5 @@ bradley_terry = define_op(
     " -> (Tensor rating, Tensor stderr, Tensor status, Tensor iterations)",
     reference.bradley_terry,
     _fake_ratings,
+    in_float64=True,
 )

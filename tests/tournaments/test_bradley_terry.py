@@ -156,12 +156,15 @@ def test_edge_cases(case):
     wins = wins_of(n, games)
     plain, smoothed = bradley_terry(wins, prior=0.0, stderr=True), bradley_terry(wins, stderr=True)
     assert plain.status.item() == smoothed.status.item() == status
-    assert bool(smoothed.rating.isfinite().all()) and bool(smoothed.stderr.isfinite().all())
+    assert bool(smoothed.rating.isfinite().all())
+    assert bool(smoothed.stderr.isfinite().all())
     assert abs(float(smoothed.rating.sum())) < 1e-12
     if status == CONVERGED:
-        assert bool(plain.rating.isfinite().all()) and bool(plain.stderr.isfinite().all())
+        assert bool(plain.rating.isfinite().all())
+        assert bool(plain.stderr.isfinite().all())
     else:
-        assert bool(plain.rating.isnan().all()) and bool(plain.stderr.isnan().all())
+        assert bool(plain.rating.isnan().all())
+        assert bool(plain.stderr.isnan().all())
         assert plain.iterations.item() == 0
     order = {"chain": [0, 1, 2], "one undefeated, one cycle": [0], "one winless, one cycle": [], "won all by one": [0, 1]}.get(case)
     if order:  # the prior keeps who won ahead of who lost
@@ -192,7 +195,7 @@ FAMILIES = {
     "cycle": play(RING, N, 4, batch=4, extra=0.05),
     "path": play(PATH, N, 20, batch=4, extra=0.05),
     "cliques with a bridge": play(all_pairs(32) + all_pairs(32, 32), N, 4, batch=2, extra=0.05) + wins_of(N, {(0, 32): 1, (32, 0): 1}),
-    "steep path": wins_of(N, {**{(i, j): 19 for i, j in PATH}, **{(j, i): 1 for i, j in PATH}}),
+    "steep path": wins_of(N, {**dict.fromkeys(PATH, 19), **{(j, i): 1 for i, j in PATH}}),
     "knockout": wins_of(N, {e: w for k in range(6) for i in range(0, N, 2 << k) for e, w in (((i, i + (1 << k)), 1.05), ((i + (1 << k), i), 0.05))}),
     "two leagues": play(all_pairs(N), N, 2, extra=0.05) + wins_of(N, {**{(i, j): 20 for i in range(32) for j in range(32, N)}, (40, 3): 1}),
 }
@@ -214,7 +217,8 @@ def test_a_perfectly_consistent_judge_converges():
     ordered = torch.ones(1, N, N, dtype=torch.float64).triu(1)
     for count in (1.0, 1e6):
         result = bradley_terry(ordered * count)
-        assert result.status.item() == NO_MLE and int(result.iterations) <= 25
+        assert result.status.item() == NO_MLE
+        assert int(result.iterations) <= 25
         assert bool((result.rating[0].diff() < 0).all())
         assert kkt(result.rating[0], ordered[0] * count, 0.1) <= 1.001e-9
 
@@ -226,7 +230,7 @@ def test_with_a_prior_every_problem_converges(seed, prior, decades):
     shape = (16, 10, 10)
     wins = 10 ** (torch.rand(shape, dtype=torch.float64, generator=generator) * 2 * decades - decades)
     wins = wins.masked_fill(torch.rand(shape, generator=generator) > 0.25, 0.0)
-    result = bradley_terry(wins, prior=prior, max_iter=80)
+    result = bradley_terry(wins, prior=prior)
     assert bool(result.rating.isfinite().all())
     assert NOT_CONVERGED not in result.status.tolist()
 
@@ -239,4 +243,5 @@ def test_steps_that_would_overshoot_are_cut():
     wins = wins.masked_fill(torch.rand(shape, generator=generator) > 0.25, 0.0)
     for prior in (1e-6, 1e-12):
         result = bradley_terry(wins, prior=prior, max_iter=100)
-        assert bool(result.rating.isfinite().all()) and NOT_CONVERGED not in result.status.tolist()
+        assert bool(result.rating.isfinite().all())
+        assert NOT_CONVERGED not in result.status.tolist()

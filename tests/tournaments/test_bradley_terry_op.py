@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rrm_core import NativeKernelError
-from rrm_core.tournaments import Ratings, RatingStatus, bradley_terry, schema
+from rrm_core.tournaments import Ratings, RatingStatus, bradley_terry, reference, schema
 
 OP = torch.ops.rrm.bradley_terry.default
 NAN, INF = float("nan"), float("inf")
@@ -24,9 +24,11 @@ def same(a: Ratings, b: Ratings) -> bool:
 def test_result():
     result = bradley_terry(some_wins(), stderr=True)
     assert result._fields == ("rating", "stderr", "status", "iterations")
-    assert result.rating.shape == result.stderr.shape == (3, 5) and result.status.shape == result.iterations.shape == (3,)
+    assert result.rating.shape == result.stderr.shape == (3, 5)
+    assert result.status.shape == result.iterations.shape == (3,)
     assert [x.dtype for x in result] == [torch.float64, torch.float64, torch.int64, torch.int64]
-    assert list(RatingStatus) == [0, 1, 2, 3] and RatingStatus(int(result.status[0])) is RatingStatus.CONVERGED
+    assert list(RatingStatus) == [0, 1, 2, 3]
+    assert RatingStatus(int(result.status[0])) is RatingStatus.CONVERGED
 
 
 @pytest.mark.parametrize("kind", [torch.Tensor.float, torch.Tensor.bfloat16, torch.Tensor.half, torch.Tensor.numpy, torch.Tensor.tolist])
@@ -34,6 +36,7 @@ def test_inputs_are_computed_in_float64(kind):
     wins = some_wins()  # halves up to 4: exact in every dtype
     assert same(bradley_terry(kind(wins), stderr=True), bradley_terry(wins, stderr=True))
     assert same(bradley_terry((2 * wins).long()), bradley_terry(2 * wins))
+    assert torch.equal(OP(wins.float(), None, 0.1, False, 50, 1e-9)[0], bradley_terry(wins).rating)
 
 
 def test_diagonal_strides_and_autocast():
@@ -48,9 +51,31 @@ def test_diagonal_strides_and_autocast():
         assert same(bradley_terry(wins, stderr=True), expected)
 
 
+def test_flushed_denormals():
+    """No factorisation leans on numbers that some processors round to 0."""
+    wins, mask = some_wins(), torch.tensor([[False, True, True, False, True], [True] * 5, [False, False, True, False, False]])
+    expected = bradley_terry(wins, mask=mask, prior=0, stderr=True)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormals")
+    try:
+        flushed = bradley_terry(wins, mask=mask, prior=0, stderr=True)
+    finally:
+        torch.set_flush_denormal(False)
+    assert same(flushed, expected)
+    assert flushed.stderr[2, 2] == 0
+
+
+def test_stops_early_on_cpu(monkeypatch):
+    calls = []
+    monkeypatch.setattr(reference, "_cholesky", lambda *args, body=reference._cholesky: calls.append(args) or body(*args))
+    result = bradley_terry(some_wins(), impl="reference")
+    assert len(calls) == int(result.iterations.max()) > 0
+
+
 def test_gradients_stop():
     wins = some_wins().requires_grad_()
-    assert not bradley_terry(wins).rating.requires_grad and not bradley_terry(wins, impl="reference").rating.requires_grad
+    assert not bradley_terry(wins).rating.requires_grad
+    assert not bradley_terry(wins, impl="reference").rating.requires_grad
     with pytest.raises(RuntimeError, match="bradley_terry is not differentiable"):
         OP(wins, None, 0.1, False, 50, 1e-9)[0].sum().backward()
 
@@ -62,7 +87,7 @@ def test_empty_batch(prior):
 
 
 @pytest.mark.parametrize(
-    "wins, options, message",
+    ("wins", "options", "message"),
     [
         (torch.zeros(3, 3), {}, r"wins: expected shape \[B, n, n\], got \[3, 3\]"),
         (torch.zeros(1, 3, 4), {}, r"wins: expected shape \[B, n, n\] with n > 0, got \[1, 3, 4\]"),
@@ -86,7 +111,7 @@ def test_bad_values(wins, options, message):
 
 
 @pytest.mark.parametrize(
-    "wins, options, message",
+    ("wins", "options", "message"),
     [
         ("AB", {}, "wins: expected numbers, got str"),
         (torch.zeros(1, 2, 2, dtype=torch.complex64), {}, "wins: expected float32 or .*, got torch.complex64"),
@@ -113,7 +138,8 @@ def test_impl(monkeypatch):
     bradley_terry(some_wins())
     monkeypatch.setattr(schema.bradley_terry, "native_devices", {"cpu"})
     bradley_terry(some_wins(), impl="native")
-    assert len(calls) == 2 and calls[0][0].dtype == torch.float64
+    assert len(calls) == 2
+    assert calls[0][0].dtype == torch.float64
     bradley_terry(some_wins(), impl="reference")
     assert len(calls) == 2
 
@@ -125,9 +151,13 @@ def test_unchecked_values_spoil_their_problem_alone(prior):
     wins[1, 0, 1], wins[2, 3, 4], wins[4, 2, 0] = NAN, -1.0, INF
     rating, error, status, _ = OP(wins, None, prior, True, 50, 1e-9)
     for b in (1, 2, 4):
-        assert bool(rating[b].isnan().all()) and bool(error[b].isnan().all()) and status[b] == RatingStatus.NOT_CONVERGED
+        assert bool(rating[b].isnan().all())
+        assert bool(error[b].isnan().all())
+        assert status[b] == RatingStatus.NOT_CONVERGED
     for b in (0, 3):
-        assert torch.equal(rating[b], clean[0][b]) and torch.equal(error[b], clean[1][b]) and status[b] == RatingStatus.CONVERGED
+        assert torch.equal(rating[b], clean[0][b])
+        assert torch.equal(error[b], clean[1][b])
+        assert status[b] == RatingStatus.CONVERGED
     mask = torch.ones(5, 5, dtype=torch.bool)
     mask[1, 0], mask[2, 3], mask[4, 2] = False, False, False
     assert OP(wins, mask, prior, False, 50, 1e-9)[2].tolist() == [RatingStatus.CONVERGED] * 5

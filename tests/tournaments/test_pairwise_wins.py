@@ -61,7 +61,8 @@ def test_array_likes_agree():
 def test_outcome_dtypes_and_gradients(dtype):
     outcome = torch.tensor([0.75, 0.5], dtype=dtype, requires_grad=True)
     wins = pairwise_wins([0, 0], [1, 2], outcome, num_candidates=3)
-    assert wins[0, 0].tolist() == [0.0, 0.75, 0.5] and wins[0, 1, 0] == 0.25
+    assert wins[0, 0].tolist() == [0.0, 0.75, 0.5]
+    assert wins[0, 1, 0] == 0.25
     assert not wins.requires_grad
 
 
@@ -85,12 +86,13 @@ def test_same_bits_at_any_thread_count():
             results.append(pairwise_wins(first, second, outcome, num_candidates=4))
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1]) and torch.equal(results[1], results[2])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[1], results[2])
     assert results[0].sum() == pytest.approx(200_000, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"first": [0, 5]}, r"first: expected values in \[0, 3\), got 5"),
         ({"second": [1, -1]}, r"second: expected values in \[0, 3\), got -1"),
@@ -119,7 +121,7 @@ def test_bad_values(change, message):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"first": [0.0, 1.0]}, "first: expected integers, got torch.float32"),
         ({"first": torch.tensor([0, 1], dtype=torch.int32)}, "first: expected int64, got torch.int32"),
@@ -155,9 +157,10 @@ def test_unchecked_values_are_skipped_or_loud():
     assert torch.equal(wins, expected)
     assert OP(first, second, outcome, problem, None, 0, 3).shape == (0, 3, 3)
 
-    weight = torch.tensor([1.0, -1.0, float("inf"), 1.0], dtype=torch.float64)
-    loud = OP(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 3]), torch.tensor([2.0, 1.0, 1.0, NAN]), None, weight, 1, 4)[0]
-    pair_is_nan = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    first, second = torch.tensor([0, 0, 1, 2, 0]), torch.tensor([1, 2, 2, 3, 3])
+    outcome, weight = torch.tensor([2.0, 1.0, 1.0, NAN, -1.0]), torch.tensor([1.0, -1.0, float("inf"), 1.0, 1.0])
+    loud = OP(first, second, outcome, None, weight, 1, 4)[0]
+    pair_is_nan = torch.tensor([[0, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
     assert torch.equal(loud.isnan(), pair_is_nan)
 
 
@@ -165,7 +168,8 @@ def test_runs_without_looking_at_values():
     """Meta tensors have no values: whatever would wait for a device raises here."""
     ids = torch.zeros(5, dtype=torch.int64, device="meta")
     wins = pairwise_wins(ids, ids, ids.double(), problem=ids, num_problems=2, num_candidates=3, weight=ids.double(), impl="reference")
-    assert wins.shape == (2, 3, 3) and wins.device.type == "meta"
+    assert wins.shape == (2, 3, 3)
+    assert wins.device.type == "meta"
 
 
 def test_opcheck():

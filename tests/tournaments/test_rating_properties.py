@@ -65,9 +65,11 @@ def test_problems_stop_on_their_own():
     assert torch.allclose(together.rating, torch.cat([one.rating for one in apart]), rtol=0, atol=1e-12)
     short = bradley_terry(torch.cat((tied, close, far)), prior=0, max_iter=int(together.iterations[1]))
     assert short.status.tolist() == [CONVERGED, CONVERGED, NOT_CONVERGED]
-    assert torch.equal(short.rating[1], together.rating[1]) and bool(short.rating.isfinite().all())
+    assert torch.equal(short.rating[1], together.rating[1])
+    assert bool(short.rating.isfinite().all())
     loose = bradley_terry(far, prior=0, tol=1e-2)
-    assert loose.status.item() == CONVERGED and loose.iterations.item() < together.iterations[2]
+    assert loose.status.item() == CONVERGED
+    assert loose.iterations.item() < together.iterations[2]
 
 
 def test_not_converged_comes_first_where_an_iteration_was_run():
@@ -90,10 +92,13 @@ def test_a_mask_removes_candidates(prior):
         kept = bradley_terry(wins[b : b + 1, mask[b]][:, :, mask[b]], prior=prior, stderr=True)
         assert torch.allclose(result.rating[b, mask[b]], kept.rating[0], rtol=0, atol=1e-12)
         assert torch.allclose(result.stderr[b, mask[b]], kept.stderr[0], rtol=1e-10)
-        assert result.iterations[b] == kept.iterations[0] and result.status[b] == kept.status[0]
-    assert bool((result.rating[~mask] == float("-inf")).all()) and bool(result.stderr[~mask].isnan().all())
+        assert result.iterations[b] == kept.iterations[0]
+        assert result.status[b] == kept.status[0]
+    assert bool((result.rating[~mask] == float("-inf")).all())
+    assert bool(result.stderr[~mask].isnan().all())
     nobody = bradley_terry(wins, mask=torch.zeros(3, 7, dtype=torch.bool), prior=prior, stderr=True)
-    assert nobody.status.tolist() == [CONVERGED] * 3 and bool((nobody.rating == float("-inf")).all())
+    assert nobody.status.tolist() == [CONVERGED] * 3
+    assert bool((nobody.rating == float("-inf")).all())
 
 
 @pytest.mark.parametrize("prior", [0.0, 0.1])
@@ -114,4 +119,5 @@ def test_a_complete_round_robin_ranks_like_borda():
     wins = round_robin(8, 1, batch=32, sigma=1)
     points, rating = borda(wins), bradley_terry(wins).rating
     ahead = points.unsqueeze(-1) - points.unsqueeze(-2)
-    assert bool(((rating.unsqueeze(-1) - rating.unsqueeze(-2)) * ahead >= 0).all()) and bool((ahead != 0).any())
+    assert bool(((rating.unsqueeze(-1) - rating.unsqueeze(-2)) * ahead >= 0).all())
+    assert bool((ahead != 0).any())

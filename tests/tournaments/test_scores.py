@@ -36,7 +36,8 @@ def test_win_rate_is_the_mean_over_opponents_met():
                 assert float(rates[b, i]) == pytest.approx(sum(shares) / len(shares), rel=1e-14)
             else:
                 assert math.isnan(rates[b, i])
-    assert math.isnan(rates[0, 2]) and rates.isnan().sum() == 1
+    assert math.isnan(rates[0, 2])
+    assert rates.isnan().sum() == 1
 
 
 def test_win_rate_matches_evalica():
