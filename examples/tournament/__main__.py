@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,14 @@ def main() -> None:
     report.print_tables(questions, wins, ratings, quality, comparison, judged)
     picture = options.out / "tournament.png"
     report.draw(questions, wins, ratings, pooled, picture)
-    results = {"model": options.model, "backend": info, "seconds_judging": round(judged, 1), "quality": quality, "comparison": comparison}
+    machine = {"processor": report.processor(), "threads": torch.get_num_threads(), "python": platform.python_version()}
+    results = {
+        "date": time.strftime("%Y-%m-%d"),
+        "version": rrm_core.__version__,
+        "machine": machine,
+        "backend": {"cpu": info["cpu"], "torch": info["torch"]},
+    }
+    results |= {"model": options.model, "seconds judging": round(judged, 1), "quality": quality, "comparison": comparison}
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(f"\npicture: {picture}, figures: {options.out / 'results.json'}")
 
