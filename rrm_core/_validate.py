@@ -40,9 +40,14 @@ def require_shape(name: str, value: torch.Tensor, *shapes: Sequence[int | str]) 
         raise ValueError(f"{name}: expected shape {expected}, got {list(value.shape)}")
 
 
+def is_ordinary(value: torch.Tensor) -> bool:
+    """Neither a stand-in (fake tensor, subclass) nor seen by torch.compile."""
+    return not torch.compiler.is_compiling() and type(value) in (torch.Tensor, torch.nn.Parameter)
+
+
 def values_readable(value: torch.Tensor) -> bool:
-    """Whether looking at values costs no synchronisation and breaks no graph: an ordinary CPU tensor outside torch.compile."""
-    return not torch.compiler.is_compiling() and value.device.type == "cpu" and type(value) in (torch.Tensor, torch.nn.Parameter)
+    """Whether looking at values costs no synchronisation and breaks no graph."""
+    return is_ordinary(value) and value.device.type == "cpu"
 
 
 def require_in_range(name: str, ids: torch.Tensor, end: int, *, also: int | None = None) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import FLOATS, require, require_in_range, require_positive, require_shape, require_tensor, values_readable
+from rrm_core._validate import FLOATS, is_ordinary, require, require_in_range, require_positive, require_shape, require_tensor, values_readable
 from rrm_core.logprobs import schema
-from rrm_core.logprobs.score_tokens import ScoreTokens, pack
+from rrm_core.logprobs.score_tokens import ScoreTokens, pack, pack_once
 
 
 class TokenLogprobs(NamedTuple):
@@ -171,8 +171,10 @@ def linear_token_logprobs(
 def _check_sets(
     score_tokens: ScoreTokens | Sequence[ScoreTokens], row_sets: Tensor | None, leading: Sequence[int], vocab_size: int, like: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    sets = [score_tokens] if isinstance(score_tokens, ScoreTokens) else list(score_tokens)
-    form_ids, values = pack(sets, vocab_size, like.device)
+    sets = tuple(score_tokens) if isinstance(score_tokens, list | tuple) else (score_tokens,)
+    for s in sets:
+        require(isinstance(s, ScoreTokens), "score_tokens", "ScoreTokens or a list of them", type(s).__name__, TypeError)
+    form_ids, values = (pack_once if is_ordinary(like) else pack)(sets, vocab_size, like.device)
     if row_sets is None:
         require(len(sets) == 1, "row_sets", f"each row's set, with {len(sets)} ScoreTokens", None)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,12 +108,15 @@ def pack(sets: Sequence[ScoreTokens], vocab_size: int, device: torch.device) -> 
     """Form ids int64 [S, L, F] padded with -1, and values float32 [S, L] padded with 0 (None if some set has none)."""
     require(len(sets) > 0, "score_tokens", "at least one ScoreTokens", "none")
     for s in sets:
-        require(isinstance(s, ScoreTokens), "score_tokens", "ScoreTokens", type(s).__name__, TypeError)
         largest = max(i for ids in s.forms for i in ids)
         require(largest < vocab_size, "score_tokens", f"token ids below the vocabulary size {vocab_size}", largest)
     labels = max(len(s.forms) for s in sets)
     width = max(len(ids) for s in sets for ids in s.forms)
     form_ids = [[list(ids) + [PAD_ID] * (width - len(ids)) for ids in s.forms] + [[PAD_ID] * width] * (labels - len(s.forms)) for s in sets]
     values = [list(s.values) + [0.0] * (labels - len(s.values)) for s in sets if s.values is not None]
-    packed_values = torch.tensor(values, dtype=torch.float32, device=device) if len(values) == len(sets) else None
-    return torch.tensor(form_ids, dtype=torch.int64, device=device), packed_values
+    with torch.inference_mode(False):  # kept for calls that save them for backward
+        packed_values = torch.tensor(values, dtype=torch.float32, device=device) if len(values) == len(sets) else None
+        return torch.tensor(form_ids, dtype=torch.int64, device=device), packed_values
+
+
+pack_once = functools.lru_cache(maxsize=256)(pack)

@@ -162,7 +162,8 @@ HIDDEN, WEIGHT = random_head(3, 8, 80)
     ("tokens", "options", "error", "message"),
     [
         (PAIR, {"vocab_size": 70}, ValueError, "score_tokens: expected token ids below the vocabulary size 70, got 70"),
-        ({"A": [1]}, {}, TypeError, "score_tokens: expected ScoreTokens, got str"),
+        ({"A": [1]}, {}, TypeError, "score_tokens: expected ScoreTokens or a list of them, got dict"),
+        ([PAIR, [1]], {}, TypeError, "score_tokens: expected ScoreTokens or a list of them, got list"),
         ([], {}, ValueError, "score_tokens: expected at least one ScoreTokens, got none"),
         (SETS, {}, ValueError, "row_sets: expected each row's set, with 2 ScoreTokens, got None"),
         (SETS, {"row_sets": torch.tensor([0, 1])}, ValueError, r"row_sets: expected shape \[3\], got \[2\]"),
@@ -173,3 +174,20 @@ HIDDEN, WEIGHT = random_head(3, 8, 80)
 def test_bad_input_is_told_in_one_sentence(tokens, options, error, message):
     with pytest.raises(error, match=f"^{message}$"):
         score_token_logprobs(HIDDEN, WEIGHT, tokens, **options)
+
+
+def test_a_set_first_used_in_inference_mode_can_be_trained_with():
+    tokens = ScoreTokens({"A": [1], "B": [2]}, values=[0.25, 0.5])
+    hidden, weight = random_head(2, 8, 80)
+    with torch.inference_mode():
+        score_token_logprobs(hidden, weight, tokens)
+    hidden.requires_grad_()
+    score_token_logprobs(hidden, weight, tokens).expected.sum().backward()
+    assert bool((hidden.grad != 0).any())
+
+
+def test_fake_tensors_see_shapes_only():
+    with torch._subclasses.FakeTensorMode():
+        hidden, weight = torch.empty(3, 8), torch.empty(80, 8)
+        assert score_token_logprobs(hidden, weight, PAIR).logprob.shape == (3, 2)
+    assert bool(score_token_logprobs(*random_head(3, 8, 80), PAIR).logprob.isfinite().all())
