@@ -1,4 +1,4 @@
-"""Installs: with tools the wheel carries the library and no Python version; without a compiler it is made all the same; an error in the sources is an error."""
+"""Installs: with tools, a wheel with the library for every Python; without a compiler, one without; with an error in the sources, none."""
 
 import os
 import shutil

