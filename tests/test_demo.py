@@ -37,6 +37,8 @@ def importable(monkeypatch):
     [
         (['{"question": '], r"line 1: expected a JSON object, got text that is no JSON \(Expecting value at column 14\)"),
         ([json.dumps(LINE), "", "[]"], 'line 3: expected an object with "question" and "answers", got list'),
+        (["[" * 100_000], r"line 1: expected a JSON object, got text that is no JSON \(.*recursion.*\)"),
+        (["1" * 5000], r"line 1: expected a JSON object, got text that is no JSON \(Exceeds the limit .*\)"),
         (['{"question": "q"}'], r"""line 1: expected an object with "question" and "answers", got \['question'\]"""),
         ([json.dumps({**LINE, "question": " "})], """line 1: expected "question" to be a text, got ' '"""),
         ([json.dumps({**LINE, "answers": ["a"]})], r"""line 1: expected "answers" to be a list of at least 2 texts, best first, got \['a'\]"""),

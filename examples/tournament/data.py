@@ -25,8 +25,9 @@ def _is_text(value: object) -> bool:
 def parse(line: str, where: str) -> Question:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: expected a JSON object, got text that is no JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # no JSON, an integer of thousands of digits, or thousands of brackets
+        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DataError(f"{where}: expected a JSON object, got text that is no JSON ({reason})") from error
     if not isinstance(record, dict) or not {"question", "answers"} <= set(record):
         got = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise DataError(f'{where}: expected an object with "question" and "answers", got {got}')

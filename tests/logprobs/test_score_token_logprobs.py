@@ -115,6 +115,14 @@ def test_a_row_without_a_distribution_is_nan_alone(impl):
         assert field[3].isfinite().all(), name
 
 
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_a_nan_form_beside_an_impossible_one_is_seen(impl, full_vocab):
+    logits = random_logits(2, 100)
+    logits[0, 3], logits[0, 70] = -torch.inf, torch.nan
+    result = score_token_logprobs_from_logits(logits, PAIR, full_vocab=full_vocab, impl=impl)
+    assert result.conditional.isnan().tolist() == [[True, True], [False, False]]
+
+
 def test_labels_without_probability(impl):
     logits = random_logits(3, 100)
     logits[0, 64] = -torch.inf  # B cannot be said
