@@ -65,6 +65,17 @@ def test_labels_only_has_the_bits_of_the_full_result(dtype):
         assert same_bits(getattr(full, name), getattr(labels, name)), name
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_any_layout_of_the_head_gives_the_same_bits(full_vocab, dtype):
+    hidden, weight = random_head(6, 40, 150, dtype=dtype)
+    expected = score_token_logprobs(hidden, weight, PAIR, full_vocab=full_vocab, impl="native")
+    wide = torch.cat([weight, weight.new_full((150, 9), torch.nan)], 1)[:, :40]
+    for h, w in [(hidden.T.contiguous().T, weight.T.contiguous().T), (hidden, wide), (hidden.repeat_interleave(3, 1)[:, ::3], weight)]:
+        for a, b in zip(score_token_logprobs(h, w, PAIR, full_vocab=full_vocab, impl="native"), expected, strict=True):
+            assert a is b is None or same_bits(a, b)
+
+
 def test_columns_past_a_rows_labels_are_minus_infinity(impl):
     hidden, weight = random_head(4, 16, 80)
     mixed = score_token_logprobs(hidden, weight, SETS, row_sets=torch.tensor([0, 1, 0, 1]), impl=impl)
