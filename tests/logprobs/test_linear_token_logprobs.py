@@ -131,6 +131,27 @@ def test_bfloat16_logits_are_not_rounded():
     assert (rounded - exact).abs().max() > 5e-3
 
 
+def test_autocast_changes_nothing(impl):
+    hidden, weight = random_head(5, 64, 90)
+    ids, bias = random_ids((5,), 90), torch.randn(90)
+
+    def run(autocast):
+        inputs = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            result = linear_token_logprobs(*inputs, ids, bias=bias, impl=impl)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and impl == "native"):  # autograd's own backward is the caller's affair
+            return *result, *torch.autograd.grad(result.logprob.sum(), inputs)
+
+    assert all(same_bits(a, b) for a, b in zip(run(True), run(False), strict=True))
+
+
+def test_bias_may_have_the_dtype_of_hidden(impl):
+    hidden, weight = random_head(5, 16, 90, dtype=torch.bfloat16)
+    ids, bias = random_ids((5,), 90), torch.randn(90).bfloat16()
+    narrow, wide = (linear_token_logprobs(hidden, weight, ids, bias=b, impl=impl) for b in (bias, bias.float()))
+    assert all(same_bits(a, b) for a, b in zip(narrow, wide, strict=True))
+
+
 HIDDEN, WEIGHT = random_head(3, 8, 20)
 IDS = random_ids((3,), 20)
 

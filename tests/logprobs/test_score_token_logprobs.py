@@ -163,6 +163,18 @@ def test_no_rows(impl):
     assert result.log_mass.shape == result.expected.shape == (0,)
 
 
+def test_values_of_one_set_are_not_anothers(impl):
+    hidden, weight = random_head(3, 8, 80)
+    plain = ScoreTokens({"A": [3, 70], "B": [64]})
+    swapped = ScoreTokens({"A": [3, 70], "B": [64]}, values=[0.0, 1.0])
+    sets = torch.tensor([0, 1, 0])
+    assert score_token_logprobs(hidden, weight, PAIR, impl=impl).expected is not None
+    assert score_token_logprobs(hidden, weight, plain, impl=impl).expected is None
+    assert score_token_logprobs(hidden, weight, [PAIR, plain], row_sets=sets, impl=impl).expected is None
+    both = [score_token_logprobs(hidden, weight, s, impl=impl).expected for s in (PAIR, swapped)]
+    torch.testing.assert_close(both[0] + both[1], torch.ones(3))
+
+
 def test_module_shares_the_models_head():
     head = torch.nn.Linear(16, 80, bias=True)
     hidden = torch.randn(2, 5, 16)
@@ -171,6 +183,7 @@ def test_module_shares_the_models_head():
     expected = score_token_logprobs(hidden.flatten(0, 1), head.weight, SETS, rows=rows, row_sets=sets, bias=head.bias, temperature=0.5, softcap=8.0)
     for a, b in zip(module(hidden, rows, sets), expected, strict=True):
         assert same_bits(a, b)
+    assert ScoreTokenHead(head, PAIR, full_vocab=False)(hidden).logprob is None
     assert [id(p) for p in module.parameters()] == [id(head.weight), id(head.bias)]
 
 
