@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+_FLOAT32 = torch.finfo(torch.float32)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -62,6 +63,13 @@ def require_in_range(name: str, ids: torch.Tensor, end: int, *, also: int | None
         bad &= ids != also
     if bool(bad.any()):
         raise ValueError(f"{name}: expected values in [0, {end})" + (f" or {also}" if also is not None else "") + f", got {int(ids[bad][0])}")
+
+
+def require_float32(name: str, value: object) -> float:
+    """A Python number above 0 that float32 can hold."""
+    number = require_positive(name, value)
+    require(_FLOAT32.tiny <= number <= _FLOAT32.max, name, "a number float32 can hold", value)
+    return number
 
 
 def require_positive(name: str, value: object, *, or_zero: bool = False) -> float:

@@ -110,6 +110,7 @@ def test_statistics_of_a_judge_that_sees_only_the_position():
     assert quality["verdicts for the answer shown first"] == 1.0
     assert quality["accuracy, both orders combined"] == pytest.approx((0.5, 0.5, 0.5))
     assert quality["rank correlation, Borda"] == (0.0, 0.0, 0.0)
+    assert quality["best answer picked"] == pytest.approx((1 / 3, 1 / 3, 1 / 3))  # all tied
 
 
 def test_statistics_of_a_judge_that_is_always_wrong():

@@ -49,16 +49,16 @@ def main() -> None:
     started = time.perf_counter()
     hidden = judge.verdict_states(tokenizer, model, questions, pairs)
     judged = time.perf_counter() - started
-    weight = model.get_output_embeddings().weight.detach()
+    head = judge.head_of(model)
 
-    verdicts = rrm_core.score_token_logprobs(hidden, weight, tokens)
+    verdicts = rrm_core.score_token_logprobs(hidden, **head, score_tokens=tokens)
     n = len(questions[0].answers)
     wins = pairwise_wins(pairs.first, pairs.second, verdicts.expected, problem=pairs.problem, num_problems=len(questions), num_candidates=n)
     ratings = bradley_terry(wins, stderr=True)
     pooled = bradley_terry(wins.sum(0, keepdim=True), stderr=True)
 
     quality = report.judge_quality(pairs, verdicts, wins, ratings, options.seed)
-    comparison = report.compare_with_pytorch(hidden, weight, tokens)
+    comparison = report.compare_with_pytorch(hidden, head, tokens)
     report.print_tables(questions, wins, ratings, quality, comparison, judged)
     picture = options.out / "tournament.png"
     report.draw(questions, wins, ratings, pooled, picture)

@@ -56,6 +56,14 @@ def load_model(name: str) -> tuple[Any, Any]:
     return tokenizer, model.eval()
 
 
+def head_of(model: Any) -> dict[str, Any]:
+    """What score_token_logprobs wants of the model's head: weight, bias, softcap."""
+    head = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    bias = None if head.bias is None else head.bias.detach()
+    return {"weight": head.weight.detach(), "bias": bias, "softcap": getattr(config, "final_logit_softcapping", None)}
+
+
 def score_tokens(tokenizer: Any) -> ScoreTokens:
     """The verdict "1" (the answer shown first is better) is worth 1, "2" is worth 0: the expected value is the probability that the first wins."""
     return ScoreTokens.from_tokenizer(tokenizer, {"1": ["1"], "2": ["2"]}, context=ANSWER_PREFIX, values={"1": 1.0, "2": 0.0})

@@ -22,7 +22,6 @@ using OptionalTensor = std::optional<Tensor>;
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int64_t kPadId = -1;
 // Partials one pass over stored logits may keep, and work worth a thread of its own.
 constexpr int64_t kPassPartials = int64_t{1} << 18;
 constexpr int64_t kThreadCost = int64_t{1} << 14;
@@ -172,7 +171,8 @@ void for_each_pass(rrm::Job job, const std::vector<rrm::Row>& rows, int64_t pass
     job.rows = rows.data() + first;
     job.num_rows = std::min<int64_t>(pass_rows, rows.size() - first);
     for (int64_t i = 0; i < job.num_rows; ++i)
-      for (int64_t k = 0; k < job.width; ++k) selected[i * job.width + k] = job.separate_selected && job.rows[i].ids[k] == kPadId ? -kInfinity : kNaN;
+      for (int64_t k = 0; k < job.width; ++k)
+        selected[i * job.width + k] = job.separate_selected && job.rows[i].ids[k] == rrm::kPadId ? -kInfinity : kNaN;
     const int64_t dot_cost = padded / 16;
     if (job.hidden) run(kernels.pack_hidden, job.num_rows, dot_cost, job);
     if (!full_vocab)

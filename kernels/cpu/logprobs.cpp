@@ -138,13 +138,14 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     double* normalised = weights + labels + 1;
     const int64_t n = job.rows[i].output;
     const float* z = job.selected + i * job.width;
+    const auto missing = [&](int64_t l) { return job.rows[i].ids[l * out.forms_per_label] == kPadId; };
     for (int64_t l = 0; l < labels; ++l) weights[l] = log_sum_exp(z + l * out.forms_per_label, out.forms_per_label);
     double log_total;
     if (out.full_vocab) {
       weights[labels] = merge(job.partials + i * job.num_blocks, job.num_blocks).log_sum();
       log_total = log_normalise(weights, normalised, labels + 1);
       if (!__builtin_isfinite(log_total)) weights[0] = NAN;  // no distribution: the whole row says so
-      for (int64_t l = 0; l < labels; ++l) out.logprob[n * labels + l] = float(normalised[l]);
+      for (int64_t l = 0; l < labels; ++l) out.logprob[n * labels + l] = missing(l) ? -kInfinity : float(normalised[l]);
       double mass[2] = {0.0, weights[labels]};
       mass[0] = log_normalise(weights, weights, labels);
       log_normalise(mass, mass, 2);
@@ -155,7 +156,7 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     out.logsumexp[n] = float(log_total);
     double entropy = 0.0, expected = 0.0, variance = 0.0;
     for (int64_t l = 0; l < labels; ++l) {
-      out.conditional[n * labels + l] = float(weights[l]);
+      out.conditional[n * labels + l] = missing(l) ? -kInfinity : float(weights[l]);
       if (weights[l] != -kInfinity) entropy -= exp(weights[l]) * weights[l];
     }
     out.entropy[n] = float(entropy);

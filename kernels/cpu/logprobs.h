@@ -16,6 +16,9 @@ constexpr int64_t kPassRows = 128;
 // Packed hidden rows are padded with zeros to a multiple of this many elements.
 constexpr int64_t kHiddenPad = 32;
 
+// Fills up a row of form ids: no token.
+constexpr int64_t kPadId = -1;
+
 // Softmax statistics of some columns of a row: max = largest logit m, rest = sum exp(z - m) - 1 (the maximum's own term left out, so that nothing is
 // lost when it dominates), moment = sum exp(z - m) (m - z). No column: {-inf, -1, 0}.
 struct Partial {

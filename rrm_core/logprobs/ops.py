@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import FLOATS, is_ordinary, require, require_in_range, require_positive, require_shape, require_tensor, values_readable
+from rrm_core._validate import FLOATS, is_ordinary, require, require_float32, require_in_range, require_shape, require_tensor, values_readable
 from rrm_core.logprobs import schema
 from rrm_core.logprobs.score_tokens import ScoreTokens, pack, pack_once
 
@@ -41,7 +41,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 def _temperature(value: float | Tensor, leading: Sequence[int], like: Tensor) -> Tensor | None:
     """A temperature per row, None for 1."""
     if not isinstance(value, Tensor):
-        number = require_positive("temperature", value)
+        number = require_float32("temperature", value)
         return None if number == 1.0 else torch.full(tuple(leading), number, dtype=_compute_dtype(like), device=like.device)
     require_tensor("temperature", value, FLOATS, like)
     require_shape("temperature", value, (), leading)
@@ -82,6 +82,7 @@ def _check_ids(token_ids: Tensor, leading: Sequence[int], vocab_size: int, ignor
     require_tensor("token_ids", token_ids, (torch.int64,), like)
     require_shape("token_ids", token_ids, leading, (*leading, "K"))
     require(token_ids.dim() == len(leading) or token_ids.shape[-1] > 0, "token_ids", "at least one id per row", list(token_ids.shape))
+    require(isinstance(ignore_index, int) and not isinstance(ignore_index, bool), "ignore_index", "an integer", repr(ignore_index), TypeError)
     require_in_range("token_ids", token_ids, vocab_size, also=ignore_index)
 
 
@@ -162,7 +163,7 @@ def linear_token_logprobs(
     n, bias = _check_head(hidden, weight, rows, bias)
     vocab = _vocab_size(vocab_size, weight)
     _check_ids(token_ids, (n,), vocab, ignore_index, hidden)
-    cap = None if softcap is None else require_positive("softcap", softcap)
+    cap = None if softcap is None else require_float32("softcap", softcap)
     heat = _temperature(temperature, (n,), hidden)
     body = schema.linear_token_logprobs.body(impl, hidden)
     return TokenLogprobs(*body(hidden, weight, token_ids, rows, bias, heat, cap, ignore_index, vocab, batch_invariant))
@@ -174,7 +175,7 @@ def _check_sets(
     sets = tuple(score_tokens) if isinstance(score_tokens, list | tuple) else (score_tokens,)
     for s in sets:
         require(isinstance(s, ScoreTokens), "score_tokens", "ScoreTokens or a list of them", type(s).__name__, TypeError)
-    form_ids, values = (pack_once if is_ordinary(like) else pack)(sets, vocab_size, like.device)
+    form_ids, values = (pack_once if is_ordinary(like) else pack)(sets, vocab_size, like.device, _compute_dtype(like))
     if row_sets is None:
         require(len(sets) == 1, "row_sets", f"each row's set, with {len(sets)} ScoreTokens", None)
     else:
@@ -247,7 +248,7 @@ def score_token_logprobs(
     n, bias = _check_head(hidden, weight, rows, bias)
     vocab = _vocab_size(vocab_size, weight)
     form_ids, values = _check_sets(score_tokens, row_sets, (n,), vocab, hidden)
-    cap = None if softcap is None else require_positive("softcap", softcap)
+    cap = None if softcap is None else require_float32("softcap", softcap)
     heat = _temperature(temperature, (n,), hidden)
     body = schema.score_token_logprobs.body(impl, hidden)
     results = body(hidden, weight, form_ids, values, rows, row_sets, bias, heat, cap, full_vocab, vocab, batch_invariant)

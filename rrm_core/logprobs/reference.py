@@ -48,7 +48,8 @@ def normalise(z: Tensor) -> tuple[Tensor, Tensor]:
     rest = weight.sum(-1, keepdim=True)
     log_total = torch.log1p(rest)
     moment = (weight * away.masked_fill(z == _MINUS_INF, 0.0)).sum(-1, keepdim=True)
-    return -away - log_total, (log_total + moment / (1.0 + rest)).squeeze(-1)
+    entropy = (log_total + moment / (1.0 + rest)).masked_fill(away.isnan().any(-1, keepdim=True), _NAN)
+    return -away - log_total, entropy.squeeze(-1)
 
 
 def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,9 @@ def token_results(logits: Tensor, token_ids: Tensor, ignore_index: int, invalid:
 
 
 def token_logprobs(logits: Tensor, token_ids: Tensor, temperature: Tensor | None, ignore_index: int) -> TokenResults:
-    return token_results(scale(widen(logits), None, temperature), token_ids, ignore_index)
+    ignored = (ids_per_row(token_ids, logits.dim() - 1) == ignore_index).all(-1)
+    logits = widen(logits).masked_fill(ignored.unsqueeze(-1), 0.0)
+    return token_results(scale(logits, None, temperature), token_ids, ignore_index)
 
 
 def linear_token_logprobs(
@@ -131,7 +134,7 @@ def label_logits(hidden: Tensor, weight: Tensor, form_ids: Tensor, forms: Tensor
     """Logits [N, L * F] of each row's own forms, from the rows of weight that some form needs; garbage at padding."""
     columns = form_ids.flatten().clamp(min=0)
     logits = project(hidden, weight.index_select(0, columns), None if bias is None else bias.index_select(0, columns))
-    by_set = logits.view(hidden.shape[0], form_ids.shape[0], -1)
+    by_set = logits.view(hidden.shape[0], form_ids.shape[0], form_ids[0].numel())
     index = forms.new_zeros(hidden.shape[0]) if row_sets is None else row_sets.clamp(0, form_ids.shape[0] - 1)
     return by_set.gather(1, index.view(-1, 1, 1).expand(-1, 1, by_set.shape[2])).squeeze(1)
 
@@ -157,10 +160,10 @@ def score_results(
     conditional = conditional.masked_fill(missing, _MINUS_INF)
 
     def per_label(x: Tensor) -> Tensor:
-        return x.masked_fill(invalid.unsqueeze(-1), _NAN).view(*leading, labels)
+        return x.masked_fill(invalid.unsqueeze(-1), _NAN).view((*leading, labels))
 
     def per_row(x: Tensor) -> Tensor:
-        return x.masked_fill(invalid, _NAN).view(*leading)
+        return x.masked_fill(invalid, _NAN).view(tuple(leading))
 
     expected, variance, logprob, log_mass = (logits.new_empty(0) for _ in range(4))
     if values is not None:

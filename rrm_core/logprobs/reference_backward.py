@@ -37,32 +37,36 @@ def _score_grad(
     z: Tensor, forms: Tensor, values: Tensor | None, row_sets: Tensor | None, full_vocab: bool, grads: tuple[Tensor, ...], invalid: Tensor
 ) -> Tensor:
     """dL/dz of ``reference.score_results``: [N, V] with full_vocab, else [N, L * F]."""
-    n = forms.shape[0]
-    missing = (forms == ref.PAD_ID).all(-1)
+    n, labels = forms.shape[:2]
+    pad = forms == ref.PAD_ID
+    missing, ids = pad.all(-1), forms.masked_fill(pad, 0).flatten(1)
     results = ref.score_results(z, forms, values, row_sets, full_vocab, torch.zeros_like(invalid), (n,))
     conditional, (_, _, _, expected, variance, entropy, logsumexp) = results[1], (r.unsqueeze(-1) for r in results)
-    d_logprob, d_conditional, d_mass, d_expected, d_variance, d_entropy, d_logsumexp = (
-        g.to(z.dtype).reshape(n, -1 if g.numel() else 0) for g in grads
-    )
 
-    q = conditional.exp()
-    d_conditional = d_conditional.masked_fill(missing, 0.0)
+    def per_label(grad: Tensor) -> Tensor:
+        return grad.to(z.dtype).reshape(n, labels).masked_fill(missing, 0.0)
+
+    def per_row(grad: Tensor) -> Tensor:
+        return grad.to(z.dtype).reshape(n, 1)
+
+    q, d_conditional, d_logsumexp = conditional.exp(), per_label(grads[1]), per_row(grads[6])
     d_label = d_conditional - q * d_conditional.sum(-1, keepdim=True)
-    d_label -= d_entropy * q * (conditional.masked_fill(conditional == _MINUS_INF, 0.0) + entropy)
+    d_label -= per_row(grads[5]) * q * (conditional.masked_fill(conditional == _MINUS_INF, 0.0) + entropy)
     if values is not None:
         away = ref.values_of_rows(values, row_sets, n).to(z.dtype) - expected
-        d_label += q * (d_expected * away + d_variance * (away**2 - variance))
+        d_label += q * (per_row(grads[3]) * away + per_row(grads[4]) * (away**2 - variance))
     if full_vocab:
-        d_logprob = d_logprob.masked_fill(missing, 0.0)
+        d_logprob, d_mass = per_label(grads[0]), per_row(grads[2])
         d_label += d_logprob + q * d_mass
         d_logsumexp = d_logsumexp - d_logprob.sum(-1, keepdim=True) - d_mass
     else:
         d_label += d_logsumexp * q
 
-    ids, pad = forms.clamp(min=0).flatten(1), (forms == ref.PAD_ID).flatten(1)
-    form_z = (z.gather(-1, ids) if full_vocab else z).masked_fill(pad, _MINUS_INF).view(forms.shape)
-    share = torch.softmax(form_z, -1).masked_fill((form_z == _MINUS_INF).all(-1, keepdim=True), 0.0)
-    grad = (share * d_label.unsqueeze(-1)).flatten(1)
+    form_z = (z.gather(-1, ids) if full_vocab else z).view(forms.shape).masked_fill(pad, _MINUS_INF)
+    impossible = (form_z == _MINUS_INF).all(-1)
+    d_label = d_label.masked_fill(impossible.all(-1, keepdim=True), 0.0)
+    share = torch.softmax(form_z, -1).masked_fill(impossible.unsqueeze(-1), 0.0)
+    grad = (share * d_label.unsqueeze(-1)).masked_fill(pad, 0.0).flatten(1)
     if full_vocab:
         grad = ((z - logsumexp).exp() * d_logsumexp).scatter_add(-1, ids, grad)
     return grad.masked_fill(invalid.unsqueeze(-1), 0.0)
@@ -207,6 +211,6 @@ def score_token_logprobs_from_logits_backward(
     grad = _score_grad(ref.scale(wanted, None, heat), forms, values, sets, full_vocab, tuple(grads), invalid)
     grad, grad_temperature = _scale_back(grad, wanted, None, heat)
     if not full_vocab:
-        grad = torch.zeros_like(flat).scatter_add_(-1, ids, grad)
+        grad = flat.new_zeros(flat.shape).scatter_add_(-1, ids, grad)
     grad_temperature = None if grad_temperature is None else grad_temperature.view(logits.shape[:-1])
     return _needed((need_logits, grad.view(logits.shape).to(logits.dtype)), (need_temperature, grad_temperature))

@@ -104,8 +104,8 @@ class ScoreTokens:
         return cls({label: sorted({ids[0] for ids in by_text.values()}) for label, by_text in tokens.items()}, values)
 
 
-def pack(sets: Sequence[ScoreTokens], vocab_size: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Form ids int64 [S, L, F] padded with -1, and values float32 [S, L] padded with 0 (None if some set has none)."""
+def pack(sets: Sequence[ScoreTokens], vocab_size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor | None]:
+    """Form ids int64 [S, L, F] padded with -1, and values [S, L] of the dtype padded with 0 (None if some set has none)."""
     require(len(sets) > 0, "score_tokens", "at least one ScoreTokens", "none")
     for s in sets:
         largest = max(i for ids in s.forms for i in ids)
@@ -115,7 +115,7 @@ def pack(sets: Sequence[ScoreTokens], vocab_size: int, device: torch.device) -> 
     form_ids = [[list(ids) + [PAD_ID] * (width - len(ids)) for ids in s.forms] + [[PAD_ID] * width] * (labels - len(s.forms)) for s in sets]
     values = [list(s.values) + [0.0] * (labels - len(s.values)) for s in sets if s.values is not None]
     with torch.inference_mode(False):  # kept for calls that save them for backward
-        packed_values = torch.tensor(values, dtype=torch.float32, device=device) if len(values) == len(sets) else None
+        packed_values = torch.tensor(values, dtype=dtype, device=device) if len(values) == len(sets) else None
         return torch.tensor(form_ids, dtype=torch.int64, device=device), packed_values
 
 

@@ -178,6 +178,25 @@ def test_ignored_rows_of_hidden_have_zero_gradient_even_with_nan(impl):
     assert bool(weight.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_labels_without_probability_do_not_poison_other_gradients(impl, full_vocab):
+    hidden, weight = (x.requires_grad_() for x in random_head(3, 8, 80))
+    bias = torch.zeros(80)
+    bias[[3, 64, 70]] = -torch.inf  # set 0 cannot be said
+    result = score_token_logprobs(hidden, weight, SETS, row_sets=torch.tensor([0, 1, 0]), bias=bias, full_vocab=full_vocab, impl=impl)
+    result.expected[1].backward()
+    assert bool(weight.grad.isfinite().all())
+    assert bool((hidden.grad[[0, 2]] == 0).all())
+    assert bool((hidden.grad[1] != 0).any())
+
+
+def test_an_ignored_nan_row_leaves_a_shared_temperature_its_gradient(impl):
+    logits, temperature = random_logits(3, 40), torch.tensor(0.7, requires_grad=True)
+    logits[1] = torch.nan
+    token_logprobs(logits, torch.tensor([4, -100, 5]), temperature=temperature, impl=impl).logprob.sum().backward()
+    assert bool(temperature.grad.isfinite())
+
+
 def test_missing_labels_pass_no_gradient(impl):
     logits = random_logits(1, 80).requires_grad_()
     sets = [SETS[0], SETS[1]]

@@ -156,11 +156,39 @@ def test_the_whole_vocabulary_may_be_labels(impl):
     torch.testing.assert_close(result.conditional, result.logprob)
 
 
-def test_no_rows(impl):
-    hidden, weight = random_head(3, 8, 80)
-    result = score_token_logprobs(hidden, weight, PAIR, rows=torch.empty(0, dtype=torch.int64), impl=impl)
-    assert result.logprob.shape == (0, 2)
-    assert result.log_mass.shape == result.expected.shape == (0,)
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_no_rows(impl, full_vocab):
+    hidden, weight = (x.requires_grad_() for x in random_head(3, 8, 80))
+    result = score_token_logprobs(hidden, weight, PAIR, rows=torch.empty(0, dtype=torch.int64), full_vocab=full_vocab, impl=impl)
+    assert result.conditional.shape == (0, 2)
+    assert result.entropy.shape == result.expected.shape == (0,)
+    (result.conditional.sum() + result.expected.sum()).backward()
+    assert not hidden.grad.any()
+    assert not weight.grad.any()
+    logits = torch.empty(2, 0, 80, requires_grad=True)
+    score_token_logprobs_from_logits(logits, PAIR, full_vocab=full_vocab, impl=impl).entropy.sum().backward()
+    assert logits.grad.shape == (2, 0, 80)
+
+
+def test_a_single_row_without_a_batch(impl):
+    logits = random_logits(80)
+    single, batch = (score_token_logprobs_from_logits(x, PAIR, impl=impl) for x in (logits, logits[None]))
+    for a, b in zip(single, batch, strict=True):
+        torch.testing.assert_close(a, b[0])
+
+
+def test_labels_past_a_rows_own_stay_minus_infinity_in_a_nan_row(impl):
+    logits = torch.full((2, 100), torch.nan)
+    result = score_token_logprobs_from_logits(logits, SETS, row_sets=torch.tensor([0, 1]), impl=impl)
+    for field in (result.logprob, result.conditional):
+        assert bool((field[0, 2:] == -torch.inf).all())
+        assert bool(field[0, :2].isnan().all())
+        assert bool(field[1].isnan().all())
+
+
+def test_values_keep_float64():
+    tokens = ScoreTokens({"A": [0], "B": [1]}, values=[0.1, 0.7])
+    assert score_token_logprobs_from_logits(torch.zeros(1, 2, dtype=torch.float64), tokens).expected.item() == pytest.approx(0.4, rel=1e-15)
 
 
 def test_values_of_one_set_are_not_anothers(impl):

@@ -119,6 +119,13 @@ def test_a_row_without_a_distribution_is_nan_alone(impl):
         torch.testing.assert_close(a[4:], b)
 
 
+def test_a_vocabulary_of_one(impl):
+    result = token_logprobs(torch.tensor([[3.0], [-torch.inf]]), torch.tensor([0, 0]), impl=impl)
+    assert (result.logprob[0], result.entropy[0], result.logsumexp[0]) == (0.0, 0.0, 3.0)
+    assert result.logprob[1].isnan()
+    assert result.entropy[1].isnan()
+
+
 def test_ignored_rows_are_exactly_zero_even_with_nan(impl):
     logits = random_logits(4, 60)
     logits[1] = torch.nan
@@ -183,6 +190,8 @@ IDS = random_ids((2,), 9)
         ((LOGITS, torch.tensor([-1, 0])), {}, ValueError, r"token_ids: expected values in \[0, 9\) or -100, got -1"),
         ((LOGITS, IDS), {"temperature": 0.0}, ValueError, "temperature: expected a finite number above 0, got 0.0"),
         ((LOGITS, IDS), {"temperature": float("nan")}, ValueError, "temperature: expected a finite number above 0, got nan"),
+        ((LOGITS, IDS), {"temperature": 1e300}, ValueError, r"temperature: expected a number float32 can hold, got 1e\+300"),
+        ((LOGITS, IDS), {"ignore_index": None}, TypeError, "ignore_index: expected an integer, got None"),
         ((LOGITS, IDS), {"temperature": "warm"}, TypeError, "temperature: expected a number, got str"),
         ((LOGITS, IDS), {"temperature": torch.tensor([1.0, -1.0])}, ValueError, "temperature: expected finite values above 0, got -1.0"),
         ((LOGITS, IDS), {"temperature": torch.ones(3)}, ValueError, r"temperature: expected shape \[\] or \[2\], got \[3\]"),
