@@ -8,12 +8,6 @@ import torch
 from rrm_core import NativeKernelError, Offsets, group_advantages
 from rrm_core.testing import same_bits
 
-
-@pytest.fixture(params=["reference"])
-def impl(request):
-    return request.param
-
-
 ORDER, ADVANTAGES = torch.ops.rrm.group_order.default, torch.ops.rrm.group_advantages.default
 REWARDS, IDS = torch.tensor([1.0, 0.0, 2.0, 2.0, 5.0, 7.0]), torch.tensor([4, 0, 0, 4, 4, 2])
 
