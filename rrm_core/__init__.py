@@ -2,6 +2,7 @@
 
 from rrm_core import backends
 from rrm_core._library import NativeKernelError
+from rrm_core.advantages import GroupAdvantages, Offsets, group_advantages
 from rrm_core.backends import NativeLibraryWarning, backend_info
 from rrm_core.logprobs import (
     ScoreTokenHead,
@@ -17,8 +18,10 @@ from rrm_core.tournaments import Ratings, RatingStatus, borda, bradley_terry, pa
 from rrm_core.version import __version__
 
 __all__ = [
+    "GroupAdvantages",
     "NativeKernelError",
     "NativeLibraryWarning",
+    "Offsets",
     "RatingStatus",
     "Ratings",
     "ScoreTokenHead",
@@ -29,6 +32,7 @@ __all__ = [
     "backend_info",
     "borda",
     "bradley_terry",
+    "group_advantages",
     "linear_token_logprobs",
     "pairwise_wins",
     "score_token_logprobs",
