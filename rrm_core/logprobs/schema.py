@@ -69,6 +69,7 @@ token_logprobs = define_op(
     lambda logits, token_ids, temperature, ignore: _fake_tokens(logits, token_ids, logits.shape[:-1]),
     setup_context=_save_token_logprobs,
     backward=_token_logprobs_grads,
+    triton="logprobs:token_logprobs",
 )
 
 # ---- linear_token_logprobs
@@ -103,6 +104,7 @@ linear_token_logprobs = define_op(
     lambda hidden, weight, token_ids, *rest: _fake_tokens(hidden, token_ids, token_ids.shape[:1]),
     setup_context=_save_linear_token_logprobs,
     backward=_linear_token_logprobs_grads,
+    triton="logprobs:linear_token_logprobs",
 )
 
 # ---- score_token_logprobs
