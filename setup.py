@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
@@ -43,6 +43,8 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
+    packages=[*find_packages(include=["rrm_core*"]), "rrm_core._triton"],
+    package_dir={"rrm_core._triton": "kernels/triton"},
     ext_modules=[Extension("rrm_core.librrm_cpu", sources=[], optional=True)] if sys.platform == "linux" else [],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -12,6 +15,8 @@ Impl = Literal["native", "reference"] | None
 
 LIBRARY = torch.library.Library("rrm", "DEF")
 OPS: dict[str, Op] = {}
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 _KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
@@ -31,6 +36,7 @@ class Op:
     dispatched: Callable[..., Any]
     reference: Callable[..., Any]
     in_float64: bool
+    triton: Callable[..., Any] | None
     native_devices: set[str] = field(default_factory=set)
 
     def find_native(self) -> None:
@@ -52,6 +58,14 @@ class Op:
         return self.dispatched
 
 
+@cache
+def launcher(name: str) -> Callable[..., Any]:
+    """The Triton launcher "family:function". Triton itself is imported here: with the first CUDA tensor, not with the package."""
+    family, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"rrm_core._triton.{family}"), function)
+    return found
+
+
 def define_op(
     schema: str,
     reference: Callable[..., Any],
@@ -60,8 +74,12 @@ def define_op(
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
     in_float64: bool = False,
+    triton: str | Callable[..., Any] | None = None,
 ) -> Op:
-    """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op refuses to be differentiated."""
+    """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op refuses to be differentiated.
+
+    triton: the body for CUDA and HIP, a ``launcher`` by name or a function that calls some.
+    """
     name = schema.partition("(")[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
@@ -71,6 +89,9 @@ def define_op(
         raise RuntimeError(f"rrm::{name} is not differentiable" + ("; double backward is not supported" if name.endswith("_backward") else ""))
 
     torch.library.register_autograd(f"rrm::{name}", backward or refuse, setup_context=setup_context, lib=LIBRARY)
-    op = Op(name, getattr(torch.ops.rrm, name).default, reference, in_float64)
+    body = (lambda *args: launcher(triton)(*args)) if isinstance(triton, str) else triton
+    if body is not None and HAS_TRITON:
+        LIBRARY.impl(name, body, "CUDA")
+    op = Op(name, getattr(torch.ops.rrm, name).default, reference, in_float64, body)
     OPS[name] = op
     return op

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import warnings
 from pathlib import Path
 
 import torch
 
-from rrm_core._library import OPS
+from rrm_core._library import HAS_TRITON, OPS
 
 LIBRARY_PATH = Path(__file__).with_name("librrm_cpu.so")
 
@@ -36,16 +37,26 @@ def load() -> None:
         op.find_native()
 
 
+def _triton_version() -> str:
+    """Of the installed distribution, which ROCm builds call otherwise; asked without importing Triton."""
+    for name in ("triton", "pytorch-triton-rocm", "triton-rocm"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
 def backend_info() -> dict[str, str | None]:
     """Which bodies answer when ``impl`` is None.
 
     Returns:
-        ``cpu``: "native/<instruction set>" or "reference"; ``cuda``: "reference" until a GPU body is registered; ``library``: path of the
-        loaded CPU library or None; ``torch``: torch's version. float64 inputs always go to the reference bodies.
+        ``cpu``: "native/<instruction set>" or "reference"; ``cuda``: "triton <version>" or "reference" (also for ROCm); ``library``: path of the
+        loaded CPU library or None; ``torch``: torch's version. float64 inputs of ops that compute in float32 always go to the reference bodies.
     """
     return {
         "cpu": f"native/{_cpu_isa}" if _cpu_isa else "reference",
-        "cuda": "reference",
+        "cuda": f"triton {_triton_version()}" if HAS_TRITON else "reference",
         "library": str(LIBRARY_PATH) if _cpu_isa else None,
         "torch": torch.__version__,
     }

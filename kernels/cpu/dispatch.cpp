@@ -6,21 +6,19 @@
 
 namespace rrm {
 
-namespace baseline {
-extern const LogprobKernels logprobs;
-}
+#define RRM_DECLARE(isa)                \
+  namespace isa {                       \
+  extern const LogprobKernels logprobs; \
+  }
+#define RRM_TABLE(name, isa) {name, &isa::logprobs}
+
+RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)
-namespace avx512_bf16 {
-extern const LogprobKernels logprobs;
-}
+RRM_DECLARE(avx512_bf16)
 #endif
 #if defined(RRM_HAS_X86)
-namespace avx512 {
-extern const LogprobKernels logprobs;
-}
-namespace avx2 {
-extern const LogprobKernels logprobs;
-}
+RRM_DECLARE(avx512)
+RRM_DECLARE(avx2)
 #endif
 
 namespace {
@@ -37,12 +35,12 @@ struct Runnable {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
 #if defined(RRM_HAS_AVX512_BF16)
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) tables[count++] = {"avx512_bf16", &avx512_bf16::logprobs};
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) tables[count++] = RRM_TABLE("avx512_bf16", avx512_bf16);
 #endif
-    if (avx512) tables[count++] = {"avx512", &avx512::logprobs};
-    if (avx2) tables[count++] = {"avx2", &avx2::logprobs};
+    if (avx512) tables[count++] = RRM_TABLE("avx512", avx512);
+    if (avx2) tables[count++] = RRM_TABLE("avx2", avx2);
 #endif
-    tables[count++] = {"default", &baseline::logprobs};
+    tables[count++] = RRM_TABLE("default", baseline);
   }
 };
 
@@ -74,3 +72,8 @@ const Table& table() {
 }
 
 }  // namespace rrm
+
+// The name of the instruction set in use, for rrm_core.backend_info().
+extern "C" __attribute__((visibility("default"))) const char* rrm_cpu_isa() {
+  return rrm::table().name;
+}

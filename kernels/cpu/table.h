@@ -1,4 +1,4 @@
-// The whole interface between the torch side (bindings.cpp) and the kernels, which know pointers and sizes only. Every instruction set fills one
+// The whole interface between the torch side (bindings_*.cpp) and the kernels, which know pointers and sizes only. Every instruction set fills one
 // table from the same sources; dispatch.cpp chooses one of them, once.
 #pragma once
 

@@ -1,28 +1,9 @@
-// The only file that sees torch, through its stable ABI: check, allocate, split the work over torch's threads, register under the CPU key.
-// What users see as errors is raised in Python before any of this runs; the checks here are the last line of defence.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
-#include <functional>
-#include <limits>
-#include <numeric>
-#include <optional>
-#include <tuple>
-#include <vector>
-
-#include "table.h"
+// The log-probability ops under the CPU key, with the schemas of rrm_core/logprobs/schema.py.
+#include "bindings.h"
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// Partials one pass over stored logits may keep, and work worth a thread of its own.
+// Partials one pass over stored logits may keep, and work (in vector operations) worth a thread of its own.
 constexpr int64_t kPassPartials = int64_t{1} << 18;
 constexpr int64_t kThreadCost = int64_t{1} << 14;
 
@@ -35,49 +16,6 @@ rrm::DType dtype_of(const Tensor& t) {
   }
   return rrm::DType::kFloat32;
 }
-
-// A small argument, made contiguous and kept alive: [count] elements, or nothing.
-template <class T, ScalarType kType>
-struct Array {
-  std::optional<Tensor> tensor;
-  const T* data = nullptr;
-
-  Array() = default;
-  Array(const OptionalTensor& t, int64_t count) {
-    if (!t) return;
-    STD_TORCH_CHECK(t->scalar_type() == kType && t->numel() == count, "expected ", count, " elements of the op's dtype");
-    tensor = torch::stable::contiguous(*t);
-    data = static_cast<const T*>(tensor->const_data_ptr());
-  }
-};
-using Int64Array = Array<int64_t, ScalarType::Long>;
-using FloatArray = Array<float, ScalarType::Float>;
-
-using Sizes = std::vector<int64_t>;
-
-int64_t product(const Sizes& sizes) {
-  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>());
-}
-int64_t ceil_div(int64_t n, int64_t d) {
-  return (n + d - 1) / d;
-}
-
-Sizes with(Sizes sizes, int64_t last) {
-  sizes.push_back(last);
-  return sizes;
-}
-
-// A float32 result, NaN until a kernel writes it.
-struct Result {
-  Tensor tensor;
-  float* data;
-
-  Result(const Tensor& like, const Sizes& sizes)
-      : tensor(torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), ScalarType::Float)),
-        data(static_cast<float*>(tensor.mutable_data_ptr())) {
-    std::fill_n(data, tensor.numel(), kNaN);
-  }
-};
 
 // Where the logits of n rows come from, with what keeps it alive.
 struct Source {
@@ -273,9 +211,4 @@ STABLE_TORCH_LIBRARY_IMPL(rrm, CPU, m) {
   m.impl("linear_token_logprobs", TORCH_BOX(&linear_token_logprobs));
   m.impl("score_token_logprobs", TORCH_BOX(&score_token_logprobs));
   m.impl("score_token_logprobs_from_logits", TORCH_BOX(&score_token_logprobs_from_logits));
-}
-
-// The name of the instruction set in use, for rrm_core.backend_info().
-extern "C" __attribute__((visibility("default"))) const char* rrm_cpu_isa() {
-  return rrm::table().name;
 }

@@ -1,0 +1,73 @@
+// What the families' bindings share: the only files that see torch, through its stable ABI, are this one and those that include it. They check,
+// allocate, split the work over torch's threads and register under the CPU key. What users see as errors is raised in Python before any of this runs;
+// the checks here are the last line of defence.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "table.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// A small argument, made contiguous and kept alive: [count] elements, or nothing.
+template <class T, ScalarType kType>
+struct Array {
+  std::optional<Tensor> tensor;
+  const T* data = nullptr;
+
+  Array() = default;
+  Array(const OptionalTensor& t, int64_t count) {
+    if (!t) return;
+    STD_TORCH_CHECK(t->scalar_type() == kType && t->numel() == count, "expected ", count, " elements of the op's dtype");
+    tensor = torch::stable::contiguous(*t);
+    data = static_cast<const T*>(tensor->const_data_ptr());
+  }
+};
+using Int64Array = Array<int64_t, ScalarType::Long>;
+using FloatArray = Array<float, ScalarType::Float>;
+
+using Sizes = std::vector<int64_t>;
+
+int64_t product(const Sizes& sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>());
+}
+int64_t ceil_div(int64_t n, int64_t d) {
+  return (n + d - 1) / d;
+}
+
+Sizes with(Sizes sizes, int64_t last) {
+  sizes.push_back(last);
+  return sizes;
+}
+
+// A result, NaN (0 for integers) until a kernel writes it.
+template <class T, ScalarType kType>
+struct ResultOf {
+  Tensor tensor;
+  T* data;
+
+  ResultOf(const Tensor& like, const Sizes& sizes)
+      : tensor(torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), kType)),
+        data(static_cast<T*>(tensor.mutable_data_ptr())) {
+    std::fill_n(data, tensor.numel(), std::numeric_limits<T>::quiet_NaN());
+  }
+};
+using Result = ResultOf<float, ScalarType::Float>;
+
+}  // namespace
