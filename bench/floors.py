@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.machine import ROOT
+from bench.native import library
 
-SOURCE = ROOT / "bench" / "csrc" / "floors.cpp"
-LIBRARY = ROOT / "build" / "bench" / "libfloors.so"
 PRODUCT_SECONDS = 0.02  # of every round: long enough to see the clock speed of the moment
 
 
@@ -33,19 +29,13 @@ class Floor:
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
-    """csrc/floors.cpp for this very processor, compiled when it is missing or older than its source."""
-    if not LIBRARY.exists() or LIBRARY.stat().st_mtime < SOURCE.stat().st_mtime:
-        LIBRARY.parent.mkdir(parents=True, exist_ok=True)
-        compiler = os.environ.get("CXX", "c++")
-        flags = ["-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread"]
-        subprocess.run([compiler, *flags, str(SOURCE), "-o", str(LIBRARY)], check=True)
-    loaded = ctypes.CDLL(str(LIBRARY))
-    loaded.floor_read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    loaded.floor_read.restype = ctypes.c_uint32
-    loaded.floor_product.argtypes = [ctypes.c_int64, ctypes.c_int]
-    loaded.floor_product.restype = ctypes.c_double
-    return loaded
+def _loops() -> ctypes.CDLL:
+    loops = library("floors")
+    loops.floor_read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    loops.floor_read.restype = ctypes.c_uint32
+    loops.floor_product.argtypes = [ctypes.c_int64, ctypes.c_int]
+    loops.floor_product.restype = ctypes.c_double
+    return loops
 
 
 def words(x: Tensor) -> Tensor:
@@ -64,7 +54,7 @@ def reads(*which: int) -> tuple[Floor, ...]:
 
     def by_loop(*inputs: Any) -> float:
         for i in which:
-            library().floor_read(inputs[i].data_ptr(), inputs[i].nbytes, torch.get_num_threads())
+            _loops().floor_read(inputs[i].data_ptr(), inputs[i].nbytes, torch.get_num_threads())
         return sum(float(inputs[i].nbytes) for i in which)
 
     return Floor("torch.sum", by_torch), Floor("read loop", by_loop, device_types=("cpu",))
@@ -101,12 +91,12 @@ def product(flops: float) -> Floor:
     @functools.cache
     def repeats(threads: int) -> int:
         started = time.perf_counter()
-        library().floor_product(1 << 14, threads)
+        _loops().floor_product(1 << 14, threads)
         return max(1, int((1 << 14) * PRODUCT_SECONDS / (time.perf_counter() - started)))
 
     def run(*inputs: Any) -> float:
         threads = torch.get_num_threads()
-        return float(library().floor_product(repeats(threads), threads))
+        return float(_loops().floor_product(repeats(threads), threads))
 
     return Floor("products", run, flops, ("cpu",))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -15,6 +16,7 @@ import torch
 import rrm_core
 
 ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / "build" / "peers"  # packages of other people, see requirements/bench.txt
 DEFAULT_CACHE = 32 << 20  # bytes, where the system doesn't tell
 
 
@@ -43,14 +45,12 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
+def _versions() -> dict[str, str]:
     found = {}
-    for name in names:
-        try:
+    for name in ("torch", "triton", "numpy", "evalica"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {x.metadata["Name"]: x.version for x in metadata.distributions(path=[str(PEERS)])}
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -63,6 +63,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "last level cache": last_level_cache(device),
         "python": platform.python_version(),
-        "versions": {"rrm-kernels": rrm_core.__version__, **_versions(("torch", "triton", "numpy", "evalica", "trl", "liger-kernel", "axolotl"))},
+        "versions": {"rrm-kernels": rrm_core.__version__, **_versions()},
         "backends": rrm_core.backend_info(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Measurement:
         return statistics.median(least / ours for least, ours in zip(self.at_floor[floor], self.samples[OURS], strict=True))
 
     def as_json(self) -> dict[str, Any]:
-        about = {"case": str(self.case), "op": self.case.op, "threads": self.threads, "body": self.body}
+        about = {"case": str(self.case), "ops": self.case.ops, "threads": self.threads, "body": self.body}
         if self.fault is not None:
             return {**about, "fault": self.fault}
         return {
@@ -83,6 +84,7 @@ def check(case: Case, inputs: Inputs) -> str | None:
 
 
 def prepare(case: Case, device: torch.device) -> Prepared:
+    gc.collect()
     inputs = case.make(device)
     fault = check(case, inputs)
     return Prepared(case, device, inputs, Rotation(inputs if fault is None else (), device), fault)
@@ -94,13 +96,15 @@ def prepared(case: Case, device: torch.device) -> Prepared:
     return prepare(case, device)
 
 
-def body_of(op: str, device: torch.device) -> str:
-    return "native" if op not in OPS or device.type in OPS[op].native_devices else "reference"
+def bodies(case: Case, device: torch.device) -> str:
+    """Which bodies answer, in the order of the case's ops."""
+    native = [device.type in OPS[op].native_devices for op in case.ops]
+    return " + ".join(dict.fromkeys("native" if n else "reference" for n in native)) or "-"
 
 
 def measure(ready: Prepared, threads: int, scale: Scale) -> Measurement:
     case, device = ready.case, ready.device
-    measured = Measurement(case, threads, body_of(case.op, device), fault=ready.fault, cold=ready.rotation.cold)
+    measured = Measurement(case, threads, bodies(case, device), fault=ready.fault, cold=ready.rotation.cold)
     if ready.fault is not None:
         return measured
     floors = {floor.name: floor for floor in case.floors if device.type in floor.device_types}

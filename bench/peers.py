@@ -7,18 +7,16 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import MutableSequence
 from typing import Any
 
-from bench.machine import ROOT
-
-FOLDER = ROOT / "build" / "peers"
+from bench.machine import PEERS
 
 
 class _Absent(types.ModuleType):
     """Stands in for a module that isn't installed; whatever is taken from it is a class that nothing calls."""
 
-    __path__: Sequence[str] = ()
+    __path__: MutableSequence[str] = []  # noqa: RUF012 - a package, as far as the import system is concerned
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -44,14 +42,14 @@ class _Stubs:
 
 
 def available() -> bool:
-    return FOLDER.is_dir()
+    return PEERS.is_dir()
 
 
 def load(module: str, path: str | None = None) -> Any:
     """The module called ``module``, or the file at ``path`` under build/peers where the package's own ``__init__`` wants too much."""
     stubs = _Stubs()
-    sys.path.append(str(FOLDER))
-    sys.meta_path.append(stubs)  # type: ignore[arg-type]
+    sys.path.append(str(PEERS))
+    sys.meta_path.append(stubs)
     try:
         while True:
             try:
@@ -62,14 +60,14 @@ def load(module: str, path: str | None = None) -> Any:
                     raise
                 stubs.names.add(missing)
     finally:
-        sys.meta_path.remove(stubs)  # type: ignore[arg-type]
-        sys.path.remove(str(FOLDER))
+        sys.meta_path.remove(stubs)
+        sys.path.remove(str(PEERS))
         for name in [name for name, loaded in sys.modules.items() if isinstance(loaded, _Absent)]:
             del sys.modules[name]
 
 
 def _from_file(module: str, path: str) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(module, FOLDER / path)
+    spec = importlib.util.spec_from_file_location(module, PEERS / path)
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)

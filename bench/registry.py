@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -22,14 +22,14 @@ class Seconds(float):
     """What a run returns that has timed itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """``op`` names the op whose body answers. ``make(device)`` gives the seeded inputs of ``ours`` and of every contender in ``others``.
+    """``ops`` names the ops whose bodies answer. ``make(device)`` gives the seeded inputs of ``ours`` and of every contender in ``others``.
     ``gate(ours, inputs)`` raises AssertionError where a result is wrong; then nothing is timed. ``moves`` and ``flops`` are what must be
     done at least, each formula written beside its case."""
 
     family: str
-    op: str
+    ops: tuple[str, ...]
     name: str
     make: Callable[[torch.device], Inputs]
     ours: Run
@@ -38,7 +38,8 @@ class Case:
     moves: float = 0.0
     flops: float = 0.0
     floors: Sequence[Floor] = ()
-    device_types: tuple[str, ...] = field(default=("cpu", "cuda"))
+    device_types: tuple[str, ...] = ("cpu", "cuda")
+    slow: bool = False  # measured with the most threads only
 
     def __str__(self) -> str:
         return f"{self.family}: {self.name}"

@@ -7,7 +7,7 @@ import ctypes
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ def seconds(run: Run, inputs: Inputs, device: torch.device) -> tuple[float, Any]
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -106,7 +105,6 @@ def extra_memory(run: Run, inputs: Inputs, device: torch.device) -> int | None:
         peak = torch.cuda.max_memory_allocated(device)
     else:
         try:
-            gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
             before = _status("VmRSS")
@@ -118,19 +116,12 @@ def extra_memory(run: Run, inputs: Inputs, device: torch.device) -> int | None:
     return max(0, peak - before - kept)
 
 
-def on_threads(threads: int) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def on_threads(threads: int) -> Iterator[None]:
     """torch with so many threads, for a while."""
-
-    @contextlib.contextmanager
-    def limited() -> Iterator[None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    return limited()
-
-
-Clock = Callable[[], float]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

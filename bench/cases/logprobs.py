@@ -85,7 +85,7 @@ def _stored(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) -> Iter
     about = f"[{n}, {v}] {name}"
     yield Case(
         "logprobs",
-        "token_logprobs",
+        ("token_logprobs",),
         f"token_logprobs {about}",
         make,
         token_logprobs,
@@ -99,7 +99,7 @@ def _stored(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) -> Iter
     }
     yield Case(
         "logprobs",
-        "token_logprobs",
+        ("token_logprobs", "token_logprobs_backward"),
         f"token_logprobs, forward + backward, {about}",
         make,
         with_gradients(token_logprobs, 0),
@@ -124,9 +124,9 @@ def _from_hidden(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) ->
             floors = (*floors, product(flops))
         yield Case(
             "logprobs",
-            "score_token_logprobs",
+            ("score_token_logprobs",),
             f"score_token_logprobs [{n}, {h}] x [{v}, {h}] {name}",
-            lambda device, n=n: _head(n, h, v, dtype, device),
+            functools.partial(_head, n, h, v, dtype),
             lambda hidden, weight: score_token_logprobs(hidden, weight, SCORES),
             _with_others(plain_scores, inductor),
             contract(lambda hidden, weight: score_token_logprobs(hidden, weight, SCORES, impl="reference")),
@@ -145,7 +145,7 @@ def _from_hidden(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) ->
 
     yield Case(
         "logprobs",
-        "score_token_logprobs",
+        ("score_token_logprobs",),
         f"score_token_logprobs, {count} labels only, [{n}, {h}] {name}",
         lambda device: (*_head(n, h, HEAD["tiny"][1], dtype, device), torch.arange(count, device=device) * 7 + 1),
         some,
@@ -174,7 +174,7 @@ def _trained(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) -> Cas
     flops = 8.0 * n * h * v  # four products: forward, recomputation, two gradients
     return Case(
         "logprobs",
-        "linear_token_logprobs",
+        ("linear_token_logprobs", "linear_token_logprobs_backward"),
         f"linear_token_logprobs, forward + backward, [{n}, {h}] x [{v}, {h}] {name}",
         lambda device: (*_head(n, h, v, dtype, device), random_ids((n,), v).to(device)),
         with_gradients(ours, 0, 1),
@@ -183,6 +183,7 @@ def _trained(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) -> Cas
         moves=3 * v * h * dtype.itemsize,  # the head read by each pass, its gradient written
         flops=flops,
         floors=(product(flops),),
+        slow=True,
     )
 
 
