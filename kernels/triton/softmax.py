@@ -4,10 +4,10 @@ that nothing is lost when it dominates), moment = sum exp((x - max) / T) (max - 
 No column: {LOWEST, anything, 0}. A NaN makes max NaN. +inf makes max +inf and the rest meaningless. All sums run in a fixed order.
 """
 
+from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
+
 import triton
 import triton.language as tl
-
-from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
 
 VECTOR = tl.constexpr(16)  # consecutive columns that one lane takes at a time
 
