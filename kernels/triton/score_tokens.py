@@ -1,8 +1,8 @@
 """Log-probabilities of labels, each a set of token ids, forward.
 
 The labels' own logits come from a kernel that reads nothing else: the conditional results have the same bits with and without the rest of the
-vocabulary. "Everything else" comes as the statistics of ``logprobs`` with the labels' columns left out. One program per row then forms a softmax over
-the labels and everything else. A label is kept as (largest x, rest), see ``softmax``; the largest of a sum never enters it, so that probabilities near
+vocabulary. "Everything else" comes as the statistics of ``logprobs`` with the labels' columns left out. One program per row then forms a softmax
+over the labels and everything else. A label is kept as (largest x, rest), see ``softmax``; the largest of a sum never enters it, so that probabilities near
 1 keep their complement.
 """
 
@@ -89,7 +89,7 @@ def label_softmax(top, rest, temperature, c, BLOCK_L: tl.constexpr):
 
 @triton.jit
 def against_the_rest(top, rest, overall, is_first, first_sum, others, log_all, rest_top, rest_rest, temperature, c):
-    """Labels against everything else, from ``label_softmax``: their log probabilities, that of all of them, and largest x and log sum of the whole."""
+    """Labels against everything else, from ``label_softmax``: their log probabilities, that of them all, largest x and log sum of the whole."""
     labels_lead = overall >= rest_top
     whole = tl.where(labels_lead, overall, rest_top)
     # relative to the labels' largest x

@@ -56,7 +56,7 @@ def accumulate(x, top, rest, moment, c):
 
 @triton.jit
 def join(top, rest, moment, overall, c, AXIS: tl.constexpr):
-    """Sums over sets of columns relative to ``overall``, the largest of their maxima: rests and ties for it (kept apart, to lose nothing), moments."""
+    """Sums over sets of columns relative to ``overall``, the largest of their maxima: rests, ties for it (kept apart, to lose nothing), moments."""
     is_top = top == overall
     scale = tl.where(is_top, 1.0, tl.exp2((top - overall) * c))
     away = tl.where(is_top, 0.0, overall - top)
