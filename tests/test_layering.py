@@ -13,19 +13,31 @@ SHARED = {"_library", "_validate", "backends", "version"}
 INSIDE = {
     "reference": set(),
     "reference_backward": {"reference"},
-    "schema": {"reference", "reference_backward"},
+    "reference_bradley_terry": set(),
+    "schema": {"reference", "reference_backward", "reference_bradley_terry"},
     "score_tokens": {"reference"},
-    "ops": {"schema", "score_tokens", "reference"},
+    "inputs": set(),
+    "ops": {"schema", "score_tokens", "reference", "inputs"},
+    "ratings": {"schema", "inputs"},
     "modules": {"ops", "score_tokens"},
-    "__init__": {"ops", "modules", "score_tokens", "reference"},
+    "schedulers": {"inputs"},
+    "knockout": {"schedulers", "inputs"},
+    "round_robin": {"schedulers", "inputs", "ops"},
+    "__init__": {"ops", "modules", "score_tokens", "reference", "reference_bradley_terry", "ratings", "schedulers", "knockout", "round_robin"},
 }
 # which shared modules a family's module may import
 FROM_SHARED = {
     "reference": {"_validate"},  # values_readable: may a loop stop early?
     "reference_backward": set(),
+    "reference_bradley_terry": {"_validate"},
     "schema": {"_library"},
+    "inputs": {"_validate"},
     "score_tokens": {"_validate"},
     "ops": {"_library", "_validate"},
+    "ratings": {"_library", "_validate"},
+    "schedulers": {"_validate"},
+    "knockout": {"_validate"},
+    "round_robin": {"_validate"},
     "modules": set(),
     "__init__": set(),
 }

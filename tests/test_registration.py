@@ -43,7 +43,9 @@ SAMPLES = {
     "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
     "group_order": None,  # these two in tests/advantages
     "group_advantages": None,
-    "pairwise_wins": None,  # these two in tests/tournaments
+    "pairwise_wins": None,  # these in tests/tournaments
+    "pairwise_counts": None,
+    "elo": None,
     "bradley_terry": None,
 }
 DIFFERENTIABLE = [name for name in SAMPLES if f"{name}_backward" in OPS]

@@ -11,6 +11,10 @@ LANES = 128
 FINISH = {"BLOCK": 256, "num_warps": 1}
 
 
+# The labels' own logits: forms and hidden elements of one program at a time.
+LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
+
+
 def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:
     """Products of hidden states and a head."""
     if dtype == torch.float32:  # exact products: no tensor cores, so small tiles

@@ -141,6 +141,7 @@ score_token_logprobs = define_op(
     ),
     setup_context=_save_score_token_logprobs,
     backward=_score_token_logprobs_grads,
+    triton="score_tokens:score_token_logprobs",
 )
 
 # ---- score_token_logprobs_from_logits
@@ -171,4 +172,5 @@ score_token_logprobs_from_logits = define_op(
     lambda logits, forms, values, row_sets, temperature, full: _fake_scores(logits, forms.shape[1], values, full, logits.shape[:-1]),
     setup_context=_save_from_logits,
     backward=_from_logits_grads,
+    triton="score_tokens:score_token_logprobs_from_logits",
 )
