@@ -14,6 +14,10 @@ FINISH = {"BLOCK": 256, "num_warps": 1}
 # The labels' own logits: forms and hidden elements of one program at a time.
 LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
 
+# Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES = 2 ** LEVELS rows of each; a longer one by itself, WIDE rows at a time.
+# All but GROUPS are part of a group's bits.
+GROUP_TILES = {"GROUPS": 32, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
+
 
 def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:
     """Products of hidden states and a head."""
