@@ -17,7 +17,6 @@ from rrm_core._triton.configs import GROUP_TILES
 import triton
 import triton.language as tl
 
-NAN = tl.constexpr(float("nan"))
 RLOO = tl.constexpr(2)
 GRPO = tl.constexpr(0)
 
@@ -45,8 +44,7 @@ def square_root(x):
 def lane_sum(x, LEVELS: tl.constexpr):
     """x [groups, 2 ** LEVELS] -> [groups], neighbours first."""
     for _ in tl.static_range(LEVELS):
-        a, b = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
-        x = a + b
+        x = tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)), 2)
     return tl.reshape(x, (x.shape[0],))
 
 
@@ -61,7 +59,7 @@ def rows_at(order_ptr, position, m_position, HAS_ORDER: tl.constexpr):
 @triton.jit
 def load_rewards(rewards_ptr, mask_ptr, row, m_row, HAS_MASK: tl.constexpr):
     """Rewards and whether they count."""
-    x = tl.load(rewards_ptr + row, mask=m_row, other=NAN)
+    x = tl.load(rewards_ptr + row, mask=m_row, other=float("nan"))
     counts = x == x
     if HAS_MASK:
         counts = counts & (tl.load(mask_ptr + row, mask=m_row, other=0) != 0)
@@ -110,8 +108,8 @@ def advantages_of_groups(
         squares += tl.where(counts, part * part, 0.0)
     std = tl.where(keep, spread * square_root(divide(lane_sum(squares, LEVELS), n - 1.0)), 0.0)
 
-    tl.store(mean_ptr + group, tl.where(broken, NAN, mean + shift), mask=m_group)
-    tl.store(std_ptr + group, tl.where(broken, NAN, std), mask=m_group)
+    tl.store(mean_ptr + group, tl.where(broken, float("nan"), mean + shift), mask=m_group)
+    tl.store(std_ptr + group, tl.where(broken, float("nan"), std), mask=m_group)
     tl.store(size_ptr + group, size.to(tl.int64), mask=m_group)
     tl.store(keep_ptr + group, keep, mask=m_group)
 
@@ -127,7 +125,7 @@ def advantages_of_groups(
         advantage = tl.where(keep[:, None], divide((x - mean[:, None]) - shift[:, None], divisor[:, None]), 0.0)
         if RAW_SINGLETONS:
             advantage = tl.where((size == 1)[:, None], x, advantage)
-        advantage = tl.where(broken[:, None], NAN, advantage)
+        advantage = tl.where(broken[:, None], float("nan"), advantage)
         tl.store(advantage_ptr + row, tl.where(counts, advantage, 0.0), mask=m_row)
 
 
@@ -137,13 +135,20 @@ def load_offset(offsets_ptr, group, m_group, num_rows):
 
 
 @triton.jit
+def load_bounds(offsets_ptr, group, m_group, num_rows):
+    """Where groups begin, and how many rows they have."""
+    begin = load_offset(offsets_ptr, group, m_group, num_rows)
+    return begin, tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
+
+
+@triton.jit
 def leave_out(order_ptr, advantage_ptr, begin, end, HAS_ORDER: tl.constexpr, WIDE: tl.constexpr):
     """NaN for positions of no group."""
     o_lane = tl.arange(0, WIDE)
     for start in range(begin, end, WIDE):
         m_row = start + o_lane < end
         row = rows_at(order_ptr, start + o_lane, m_row, HAS_ORDER)
-        tl.store(advantage_ptr + row, tl.full((WIDE,), NAN, advantage_ptr.dtype.element_ty), mask=m_row)
+        tl.store(advantage_ptr + row, tl.full((WIDE,), float("nan"), advantage_ptr.dtype.element_ty), mask=m_row)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_groups", "group_size"])
@@ -158,8 +163,7 @@ def _group_advantages_kernel(
     m_group = group < num_groups
     eps = tl.zeros((1,), rewards_ptr.dtype.element_ty) + eps + eps_rest
     if HAS_OFFSETS:
-        begin = load_offset(offsets_ptr, group, m_group, num_rows)
-        rows = tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
+        begin, rows = load_bounds(offsets_ptr, group, m_group, num_rows)
         if first == 0:
             leave_out(order_ptr, advantage_ptr, 0, load_offset(offsets_ptr, 0, True, num_rows), HAS_ORDER, WIDE)
         if first + GROUPS >= num_groups:
@@ -175,13 +179,12 @@ def _group_advantages_kernel(
     if HAS_OFFSETS:
         if tl.max(rows, 0) > SHORT:
             for i in range(GROUPS):
-                group = tl.zeros((1,), tl.int64) + (first + i)
-                m_group = group < num_groups
-                begin = load_offset(offsets_ptr, group, m_group, num_rows)
-                rows = tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
-                if tl.max(rows, 0) > SHORT:
+                long = tl.zeros((1,), tl.int64) + (first + i)
+                m_long = long < num_groups
+                long_begin, long_rows = load_bounds(offsets_ptr, long, m_long, num_rows)
+                if tl.max(long_rows, 0) > SHORT:
                     advantages_of_groups(
-                        rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group,
+                        rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, long, long_begin, long_rows, m_long,
                         eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
                     )  # fmt: skip
 
