@@ -2,12 +2,14 @@
 // table from the same sources; dispatch.cpp chooses one of them, once.
 #pragma once
 
+#include "advantages.h"
 #include "logprobs.h"
 
 namespace rrm {
 
 struct Table {
   const char* name;
+  const AdvantageKernels* advantages;
   const LogprobKernels* logprobs;
 };
 
