@@ -10,9 +10,15 @@ LANES = 128
 # Merging a row's blocks.
 FINISH = {"BLOCK": 256, "num_warps": 1}
 
-
 # The labels' own logits: forms and hidden elements of one program at a time.
 LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
+
+# Gradients from hidden states: tokens and rows whose dL/dlogits [PASS_ROWS, PIECE] is at hand at a time (32 MB); PIECE is part of a row's bits.
+PIECE = 4096
+PASS_ROWS = 2048
+
+# Exact float32 products.
+PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}
 
 # Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES = 2 ** LEVELS rows of each; a longer one by itself, WIDE rows at a time.
 # All but GROUPS are part of a group's bits.
