@@ -3,12 +3,14 @@
 #pragma once
 
 #include "logprobs.h"
+#include "tournaments.h"
 
 namespace rrm {
 
 struct Table {
   const char* name;
   const LogprobKernels* logprobs;
+  const TournamentKernels* tournaments;
 };
 
 // The tables this processor can run, best first; the last is the baseline. `count` receives their number.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rrm_core.tournaments import RatingStatus, borda, bradley_terry
@@ -14,6 +16,13 @@ CONVERGED, NO_MLE, DISCONNECTED, NOT_CONVERGED = RatingStatus
 
 CHAIN = {(0, 1): 1, (1, 2): 1}
 TWO_PAIRS = {(0, 1): 3, (1, 0): 1, (2, 3): 2, (3, 2): 1}
+
+
+@pytest.fixture(autouse=True)
+def every_body(impl, monkeypatch):
+    """Each test runs once per body."""
+    for function in (bradley_terry,):
+        monkeypatch.setitem(globals(), function.__name__, functools.partial(function, impl=impl))
 
 
 def wins_of(n, games):
@@ -33,7 +42,7 @@ def round_robin(n, games, *, batch, sigma=1.0, seed=0, extra=0.0):
     return torch.tensor((won + lost.transpose(0, 2, 1) + extra) * (1 - np.eye(n)), dtype=torch.float64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=14), st.integers(0, 63))
 def test_status_is_the_connectivity_of_the_data(n, edges, out):
     csgraph = pytest.importorskip("scipy.sparse.csgraph")
