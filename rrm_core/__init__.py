@@ -2,6 +2,7 @@
 
 from rrm_core import backends
 from rrm_core._library import NativeKernelError
+from rrm_core.advantages import GroupAdvantages, Offsets, group_advantages
 from rrm_core.backends import NativeLibraryWarning, backend_info
 from rrm_core.logprobs import (
     ScoreTokenHead,
@@ -30,9 +31,11 @@ from rrm_core.tournaments import (
 from rrm_core.version import __version__
 
 __all__ = [
+    "GroupAdvantages",
     "Knockout",
     "NativeKernelError",
     "NativeLibraryWarning",
+    "Offsets",
     "PairCounts",
     "Pairs",
     "RatingStatus",
@@ -47,6 +50,7 @@ __all__ = [
     "borda",
     "bradley_terry",
     "elo",
+    "group_advantages",
     "linear_token_logprobs",
     "pairwise_counts",
     "pairwise_wins",

@@ -45,7 +45,7 @@ def tanh(x):
     p = -0.33333284 + w * (0.13331491 + w * (-5.3743493e-2 + w * (2.0650575e-2 + w * -5.7170326e-3)))
     near = x + x * w * p
     magnitude = tl.abs(x)
-    e = tl.exp2(-2.0 * LOG2_E * magnitude)
+    e = tl.exp2(magnitude * (-2.0 * LOG2_E))
     far = tl.div_rn(1.0 - e, 1.0 + e)
     return tl.where(magnitude < 0.625, near, tl.where(x < 0, -far, far))
 

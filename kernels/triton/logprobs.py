@@ -10,12 +10,12 @@ Logits of less than -1e30 count as -inf. Statistics are of x = softcap(h W^T + b
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, maximum, tanh
 from rrm_core._triton.configs import CHUNK, FINISH, LANES, linear_config
 from rrm_core._triton.softmax import VECTOR, accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
@@ -29,16 +29,16 @@ def load_temperature(temperature_ptr, row, mask, HAS_TEMPERATURE: tl.constexpr):
 
 
 @triton.jit
-def ids_of_row(ids_ptr, sets_ptr, row, width, num_sets, PER_ROW: tl.constexpr, HAS_SETS: tl.constexpr):
-    """Where the ids [width] of a row begin: its own, or those of its set. Also whether it has any."""
+def ids_of_row(sets_ptr, row, num_sets, PER_ROW: tl.constexpr, HAS_SETS: tl.constexpr):
+    """Which ids [width] are a row's: its own, or those of its set. Also whether there are any."""
     if PER_ROW:
-        return ids_ptr + row * width, row >= 0
+        return row, row >= 0
     elif HAS_SETS:
         index = tl.load(sets_ptr + row)
         exists = (index >= 0) & (index < num_sets)
-        return ids_ptr + tl.where(exists, index, 0) * width, exists
+        return tl.where(exists, index, 0), exists
     else:
-        return ids_ptr + row * 0, row >= 0
+        return row * 0, row >= 0
 
 
 @triton.jit
@@ -81,8 +81,9 @@ def _logits_statistics_kernel(
     """Statistics of columns [chunk * CHUNK, + CHUNK) of one row; without those of the ids unless they are the row's own tokens (PER_ROW)."""
     task = tl.program_id(0).to(tl.int64)
     row, first = task // num_chunks, (task % num_chunks) * CHUNK
-    p_ids, _ = ids_of_row(ids_ptr, sets_ptr, row, width, num_sets, PER_ROW, HAS_SETS)
-    if PER_ROW:
+    i_ids, _ = ids_of_row(sets_ptr, row, num_sets, PER_ROW, HAS_SETS)
+    p_ids = ids_ptr + i_ids * width
+    if PER_ROW:  # noqa: SIM102 - decided at compile time, so that no ids are read without it
         if all_ignored(p_ids, width, ignore_index):
             return
     covered = False
@@ -172,7 +173,8 @@ def _linear_statistics_kernel(
         HAS_BIAS, HAS_SOFTCAP, EVEN_HIDDEN, BLOCK_N, BLOCK_V, BLOCK_H,
     )  # fmt: skip
     x = tl.where((column < vocab)[:, None], maximum(x, LOWEST), LOWEST)
-    p_ids, _ = ids_of_row(ids_ptr, sets_ptr, tl.where(m_row, row, 0), width, num_sets, PER_ROW, HAS_SETS)
+    i_ids, _ = ids_of_row(sets_ptr, tl.where(m_row, row, 0), num_sets, PER_ROW, HAS_SETS)
+    p_ids = ids_ptr + i_ids * width
     for k in range(width):
         i_token = tl.load(p_ids + k)
         wanted = column[:, None] == i_token[None, :]
@@ -256,6 +258,24 @@ class Rows:
 
     def new(self, *sizes):
         return self.base.new_empty(sizes, dtype=torch.float32)
+
+    def exists(self):
+        """Whether each row has a source, bool [N]."""
+        if self.rows is None:
+            return torch.ones(self.n, dtype=torch.bool, device=self.base.device)
+        return (self.rows >= 0) & (self.rows < self.base.shape[0])
+
+    def taken(self, live):
+        """The rows of hidden [N, H], zeros where they are not live: whatever they hold is multiplied by a gradient of 0."""
+        source = self.base if self.rows is None else self.base.index_select(0, self.rows.masked_fill(~self.exists(), 0))
+        return source.masked_fill(~live[:, None], 0.0)
+
+    def spread(self, gradients):
+        """Gradients of the rows [N, H] as the gradient of hidden, in its dtype."""
+        if self.rows is not None:
+            rows = self.rows.masked_fill(~self.exists(), 0)
+            gradients = self.new(*self.base.shape).zero_().index_put_((rows,), gradients, accumulate=True)  # sorts on CUDA: no race of atomics
+        return gradients.to(self.base.dtype)
 
     @property
     def linear_arguments(self):

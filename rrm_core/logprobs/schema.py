@@ -48,6 +48,7 @@ token_logprobs_backward = define_op(
     " int ignore_index, bool need_logits, bool need_temperature) -> Tensor[]",
     reference_backward.token_logprobs_backward,
     lambda gl, ge, gs, logits, ids, temperature, ignore, need_l, need_t: _needed((need_l, logits), (need_t, temperature)),
+    triton="logprobs_backward:token_logprobs_backward",
 )
 
 
@@ -82,6 +83,7 @@ linear_token_logprobs_backward = define_op(
     lambda gl, ge, gs, hidden, weight, ids, rows, bias, temperature, softcap, ignore, vocab, *need: _needed(
         *zip(need, (hidden, weight, bias, temperature), strict=True)
     ),
+    triton="logprobs_backward:linear_token_logprobs_backward",
 )
 
 
@@ -141,6 +143,7 @@ score_token_logprobs = define_op(
     ),
     setup_context=_save_score_token_logprobs,
     backward=_score_token_logprobs_grads,
+    triton="score_tokens:score_token_logprobs",
 )
 
 # ---- score_token_logprobs_from_logits
@@ -171,4 +174,5 @@ score_token_logprobs_from_logits = define_op(
     lambda logits, forms, values, row_sets, temperature, full: _fake_scores(logits, forms.shape[1], values, full, logits.shape[:-1]),
     setup_context=_save_from_logits,
     backward=_from_logits_grads,
+    triton="score_tokens:score_token_logprobs_from_logits",
 )
