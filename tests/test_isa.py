@@ -34,7 +34,17 @@ def test_every_instruction_set_within_contract(capability):
     ).stdout.split()
     assert report[0].removeprefix("native/").removesuffix("_bf16") == capability == report[1].lower()
     tests = python(
-        "-m", "pytest", "-p", "no:cacheprovider", "tests/logprobs", "-m", "native", "-k", "contract or complement or invarian", capability=capability
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "tests/logprobs",
+        "tests/tournaments",
+        "-m",
+        "native",
+        "-k",
+        "contract or complement or invarian",
+        capability=capability,
     )
     assert tests.returncode == 0, tests.stdout
     assert " passed" in tests.stdout
