@@ -6,6 +6,7 @@ bandwidth, or the latency where too few bytes are under way; the longest is the 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -64,13 +65,14 @@ class Analysis:
         times = {pipe: self.per_element(pipe) / machine.lanes(pipe) for pipe in machine.pipes}
         times["tensor"] = self.flops_per_element / machine.tensor
         times["memory"] = self.bytes_per_element / machine.bandwidth
-        times["latency"] = times["memory"] * machine.bytes_in_flight / self.bytes_in_flight
+        fits = self.bytes_in_flight > 0
+        times["latency"] = times["memory"] * machine.bytes_in_flight / self.bytes_in_flight if fits else math.inf
         return times
 
     @property
     def limiter(self) -> str:
         times = self.seconds
-        return max(times, key=lambda pipe: times[pipe])
+        return max(times, key=lambda pipe: times[pipe]) if self.resident_warps else "does not fit"
 
     @property
     def margin(self) -> float:
@@ -162,7 +164,7 @@ def _stream(passes: Sequence[Body], size: int, machine: Machine) -> _Work:
     """Every operand of a row kernel is read or written once a pass; an element is one of the operand that is read."""
     elements = [body.loaded / size for body in passes]
     moved = sum((body.loaded + sum(body.stores)) / n for body, n in zip(passes, elements, strict=True))
-    least = min(body.loaded for body in passes)
+    least = min(body.waiting for body in passes)
     return _Work(passes, elements, moved, lambda warps: warps * machine.warp_size * least)
 
 

@@ -1,8 +1,8 @@
 """Reads the machine code of a compiled kernel, NVIDIA SASS or AMD GCN: its loops, and what an iteration of the hot ones does.
 
 A kernel passes over its data in an innermost loop that loads from global memory, or in two, one that only reads and one that writes as well. Of
-each kind the one that loads the most counts; a kernel without any is read as a whole. Counts are per thread: every instruction of a warp is one
-slot for each of its lanes.
+each kind the one with the widest and the most loads counts; a kernel without any is read as a whole. Counts are per thread: every instruction of a
+warp is one slot for each of its lanes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class Listing:
 
     @property
     def passes(self) -> list[Body]:
+        loops = [loop for loop in self.innermost if loop.loaded]
+        widest = max((max(loop.loads) for loop in loops), default=0)
         found = []
         for stores in (False, True):
             # of two that load as much, the one that does less: the other handles the ragged end
-            alike = [loop for loop in self.innermost if loop.loaded and bool(loop.stores) == stores]
+            alike = [loop for loop in loops if max(loop.loads) == widest and bool(loop.stores) == stores]
             found += sorted(alike, key=lambda body: (-body.loaded, len(body.instructions)))[:1]
-        widest = max((max(body.loads) for body in found), default=0)
-        return [body for body in found if max(body.loads) == widest] or [Body(self.instructions, self.nvidia, False)]
+        return found or [Body(self.instructions, self.nvidia, False)]
 
 
 def parse(assembly: str, nvidia: bool) -> Listing:
@@ -132,24 +133,42 @@ class Body:
         dull = {"NOP", "EXIT"}
         return sum(1 for i in self.instructions if (i.name not in dull if self.nvidia else i.name.startswith("v_")))
 
+    def _load(self, name: str) -> bool:
+        return bool(re.match(r"(LDG|LDGSTS)\." if self.nvidia else r"(global|buffer|flat)_load_", name))
+
+    def _store(self, name: str) -> bool:
+        return bool(re.match(r"STG\." if self.nvidia else r"(global|buffer|flat)_store_", name))
+
     @cached_property
     def loads(self) -> list[int]:
         """Bytes of each load from global memory."""
-        return self._widths(r"(LDG|LDGSTS)\.", r"(global|buffer|flat)_load_")
+        return self._widths(self._load)
 
     @cached_property
     def stores(self) -> list[int]:
-        return self._widths(r"STG\.", r"(global|buffer|flat)_store_")
+        return self._widths(self._store)
 
-    def _widths(self, sass: str, gcn: str) -> list[int]:
+    def _widths(self, counts: Callable[[str], bool]) -> list[int]:
         width = _sass_width if self.nvidia else _gcn_width
-        found = [width(i.name) for i in self.instructions if re.match(sass if self.nvidia else gcn, i.name)]
+        found = [width(i.name) for i in self.instructions if counts(i.name)]
         # outside a loop the narrow ones fetch and store a row's scalars
         return found if self.is_loop else [size for size in found if size == max(found)]
 
     @property
     def loaded(self) -> int:
         return sum(self.loads)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the loads that may be under way at once: those between two stores or barriers."""
+        width, most, now = _sass_width if self.nvidia else _gcn_width, 0, 0
+        for i in self.instructions:
+            if self._load(i.name):
+                now += width(i.name)
+            elif self._store(i.name) or i.name.startswith(("BAR", "s_barrier")):
+                now = 0
+            most = max(most, now)
+        return most
 
     @property
     def asynchronous(self) -> bool:

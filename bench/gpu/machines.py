@@ -25,6 +25,7 @@ class Machine:
     registers: int
     granule: int
     shared: int  # bytes a unit
+    shared_reserve: int = 0  # bytes that a block takes beside its own
     blocks: int = 32
 
     def lanes(self, pipe: str) -> float:
@@ -35,7 +36,7 @@ class Machine:
         """Warps of a kernel that a unit holds at once."""
         rounded = max(self.granule, -(-registers // self.granule) * self.granule)
         by_registers = min(self.warps // self.schedulers, self.registers // (rounded * self.warp_size)) * self.schedulers
-        by_shared = self.shared // (shared + 1024) if shared else self.blocks
+        by_shared = self.shared // (shared + self.shared_reserve) if shared else self.blocks
         return min(by_registers // warps_per_block, by_shared, self.blocks) * warps_per_block
 
     @property
@@ -46,7 +47,7 @@ class Machine:
 
 def _nvidia(name: str, units: int, clock: float, bandwidth: float, tensor: float, floats: int, shared: int) -> Machine:
     pipes = {"issue": 128, "float": floats, "alu": 64, "special": 16, "shuffle": 32}
-    return Machine(name, units, clock, bandwidth, tensor, pipes, 32, 4, 64, 16384, 8, shared << 10)
+    return Machine(name, units, clock, bandwidth, tensor, pipes, 32, 4, 64, 16384, 8, shared << 10, 1024)
 
 
 MACHINES = {

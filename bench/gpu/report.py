@@ -63,6 +63,8 @@ class Entry:
     def misses(self) -> list[str]:
         """Targets of our streaming kernels that this one doesn't meet."""
         found, a = [], self.analysis
+        if not a.resident_warps:
+            return [f"does not fit: {a.shared} bytes of shared memory, {a.registers} registers"]
         if a.spills:
             found.append(f"{a.spills} spills")
         if a.is_product:
