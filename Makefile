@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 CXX_FILES := $(shell git ls-files 'kernels/cpu/*' 'tests/csrc/*.cpp' 'tests/csrc/*.h')
 
-.PHONY: setup demo test bench bench-peers gpu-report lint format sanitize clean
+.PHONY: setup demo test bench bench-peers gpu-report wheel lint format sanitize clean
 
 setup: .venv/.built
 
@@ -41,6 +41,14 @@ bench: setup bench-peers
 gpu-report: setup bench-peers
 	@$(BIN)/python -m bench.gpu $(ARGS)
 
+# Wheel from source archive, so that both are complete. auditwheel names the oldest glibc the library runs on; libtorch_cpu.so is the user's.
+wheel: .venv/.installed
+	@rm -rf dist && mkdir -p build
+	@{ CMAKE_ARGS=-DRRM_WERROR=ON $(BIN)/python -m build --no-isolation --outdir dist . \
+	&& PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --exclude libtorch_cpu.so --wheel-dir dist dist/*-linux_*.whl \
+	&& rm dist/*-linux_*.whl; } > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@ls dist/*
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,4 +66,4 @@ sanitize: setup
 	@build/sanitize/tests/csrc/kernel_test
 
 clean:
-	rm -rf .venv build out *.egg-info rrm_core/*.so
+	rm -rf .venv build dist out *.egg-info rrm_core/*.so

@@ -4,13 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ["setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "rrm_core", "kernels"]
+SOURCES = ["setup.py", "pyproject.toml", "MANIFEST.in", "CMakeLists.txt", "README.md", "LICENSE", "rrm_core", "kernels"]
 
 
 @pytest.fixture
@@ -28,28 +32,78 @@ def copy(tmp_path):
     return target
 
 
+def run(*command: str | Path, path: str | Path = os.environ["PATH"], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*map(str, command)], env={**os.environ, "PATH": str(path), **environment}, capture_output=True, text=True, check=False, cwd="/"
+    )
+
+
 def build(copy: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", str(copy / "dist"), str(copy)]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    options = ["--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", copy / "dist"]
+    return run(sys.executable, "-m", "pip", "wheel", *options, copy, **environment)
 
 
-def contents(copy: Path) -> tuple[str, set[str]]:
+def contents(copy: Path) -> set[str]:
     (wheel,) = (copy / "dist").glob("*.whl")
-    return wheel.name, set(zipfile.ZipFile(wheel).namelist())
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def release(copy: Path) -> tuple[Path, Path]:
+    """Source archive, and wheel made from it, as by ``make wheel``."""
+    path, dist = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]), copy / "dist"
+    result = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, copy)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (built,) = dist.glob("*.whl")
+    result = run(sys.executable, "-m", "auditwheel", "repair", "--exclude", "libtorch_cpu.so", "--wheel-dir", dist, built, path=path)
+    assert result.returncode == 0, result.stderr
+    built.unlink()
+    (archive,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    return archive, wheel
+
+
+def smoke_test(folder: Path, *packages: str | Path, program: str = "runpy.run_path(sys.argv[1])") -> str:
+    """Installs into a new environment and runs smoke.py there, where no tool is on PATH; what it prints."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin/python"
+    if torch_is_there := len(packages) == 1:
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "torch.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+    installed = run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *(["--no-deps"] if torch_is_there else []), *packages)
+    assert installed.returncode == 0, installed.stderr
+    result = run(python, "-c", f"import runpy, sys; {program}", ROOT / "tests/smoke.py", path=folder / "bin")
+    assert result.returncode == 0, result.stderr
+    assert str(folder) in result.stdout
+    return result.stdout
 
 
 @pytest.mark.native
-def test_the_wheel_carries_the_library_and_fits_every_python(copy):
-    assert build(copy).returncode == 0
-    name, files = contents(copy)
-    assert name.startswith("rrm_kernels-0.1.0-py3-none-linux_")
-    assert {"rrm_core/librrm_cpu.so", "rrm_core/py.typed", "rrm_core/logprobs/ops.py", "rrm_core/tournaments/ops.py"} <= files
-    assert not [f for f in files if f.startswith(("kernels", "tests", "examples", "bench"))]
+def test_a_release_is_complete_and_runs_without_tools(copy, tmp_path):
+    archive, wheel = release(copy)
+    assert wheel.name.startswith(f"rrm_kernels-{version('rrm-kernels')}-py3-none-manylinux_")
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "rrm_core").rglob("*.py")}
+    bodies = {p.name for p in (ROOT / "kernels/triton").glob("*.py")}
+    files = {f for f in contents(copy) if not f.endswith("/") and ".dist-info/" not in f}
+    assert files == modules | {f"rrm_core/_triton/{name}" for name in bodies} | {"rrm_core/py.typed", "rrm_core/librrm_cpu.so"}
+    with tarfile.open(archive) as opened:
+        kept = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"CMakeLists.txt", *(str(p.relative_to(ROOT)) for p in (ROOT / "kernels/cpu").iterdir())} <= kept
+    assert not [f for f in kept if f.startswith(("tests", "examples", "bench")) or f.endswith(".so")]
+
+    assert "triton bodies" in smoke_test(tmp_path / "with triton", wheel)
+    without = smoke_test(tmp_path / "without", wheel, program="sys.modules['triton'] = None; runpy.run_path(sys.argv[1])")
+    assert "'cuda': 'reference'" in without
+
+
+@pytest.mark.native
+@pytest.mark.slow
+def test_a_release_installs_with_its_dependencies_into_an_empty_environment(copy, tmp_path):
+    _, wheel = release(copy)
+    smoke_test(tmp_path / "empty", wheel, f"torch=={version('torch').partition('+')[0]}")
 
 
 def test_without_a_compiler_the_wheel_has_no_library(copy):
     assert build(copy, CXX="/nonexistent/c++").returncode == 0
-    _, files = contents(copy)
+    files = contents(copy)
     assert "rrm_core/logprobs/ops.py" in files
     assert not [f for f in files if f.endswith(".so")]
 

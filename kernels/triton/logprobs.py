@@ -10,12 +10,12 @@ Logits of less than -1e30 count as -inf. Statistics are of x = softcap(h W^T + b
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, maximum, tanh
 from rrm_core._triton.configs import CHUNK, FINISH, LANES, linear_config
 from rrm_core._triton.softmax import VECTOR, accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
@@ -83,7 +83,7 @@ def _logits_statistics_kernel(
     row, first = task // num_chunks, (task % num_chunks) * CHUNK
     i_ids, _ = ids_of_row(sets_ptr, row, num_sets, PER_ROW, HAS_SETS)
     p_ids = ids_ptr + i_ids * width
-    if PER_ROW:
+    if PER_ROW:  # noqa: SIM102 - decided at compile time, so that no ids are read without it
         if all_ignored(p_ids, width, ignore_index):
             return
     covered = False
