@@ -259,6 +259,24 @@ class Rows:
     def new(self, *sizes):
         return self.base.new_empty(sizes, dtype=torch.float32)
 
+    def exists(self):
+        """Whether each row has a source, bool [N]."""
+        if self.rows is None:
+            return torch.ones(self.n, dtype=torch.bool, device=self.base.device)
+        return (self.rows >= 0) & (self.rows < self.base.shape[0])
+
+    def taken(self, live):
+        """The rows of hidden [N, H], zeros where they are not live: whatever they hold is multiplied by a gradient of 0."""
+        source = self.base if self.rows is None else self.base.index_select(0, self.rows.masked_fill(~self.exists(), 0))
+        return source.masked_fill(~live[:, None], 0.0)
+
+    def spread(self, gradients):
+        """Gradients of the rows [N, H] as the gradient of hidden, in its dtype."""
+        if self.rows is not None:
+            rows = self.rows.masked_fill(~self.exists(), 0)
+            gradients = self.new(*self.base.shape).zero_().index_put_((rows,), gradients, accumulate=True)  # sorts on CUDA: no race of atomics
+        return gradients.to(self.base.dtype)
+
     @property
     def linear_arguments(self):
         return (self.softcap or 0.0,), {

@@ -2,8 +2,8 @@
 
 The labels' own logits come from a kernel that reads nothing else: the conditional results have the same bits with and without the rest of the
 vocabulary. "Everything else" comes as the statistics of ``logprobs`` with the labels' columns left out. One program per row then forms a softmax
-over the labels and everything else. A label is kept as (largest x, rest), see ``softmax``; the largest of a sum never enters it, so that probabilities near
-1 keep their complement.
+over the labels and everything else. A label is kept as (largest x, rest), see ``softmax``; the largest term of a sum never enters it, so that
+probabilities near 1 keep their complement.
 """
 
 from __future__ import annotations
