@@ -94,7 +94,8 @@ def compiling(target: str) -> Iterator[list[Launch]]:
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool = False, **options: Any) -> Any:
         compiled = run(self, *args, grid=grid, warmup=True, **options)
-        launches.append(Launch(self.fn.__name__, target, tuple(grid), compiled))
+        size = grid(dict(zip(self.arg_names, args, strict=False)) | options) if callable(grid) else grid
+        launches.append(Launch(self.fn.__name__, target, tuple(size), compiled))
         return compiled
 
     driver.set_active(_Driver(TARGETS[target]))
