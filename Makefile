@@ -1,11 +1,12 @@
 # Every target prepares what it needs and does nothing twice. PIP_ARGS reaches pip, e.g. an index with CPU builds of torch.
 PYTHON ?= python3
 PIP_ARGS ?=
+ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 CXX_FILES := $(shell git ls-files 'kernels/cpu/*' 'tests/csrc/*.cpp' 'tests/csrc/*.h')
 
-.PHONY: setup demo test wheel lint format sanitize clean
+.PHONY: setup demo test wheel bench bench-peers gpu-report lint format sanitize clean
 
 setup: .venv/.built
 
@@ -33,6 +34,20 @@ wheel: .venv/.installed
 	&& PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --exclude libtorch_cpu.so --wheel-dir dist dist/*-linux_*.whl \
 	&& rm dist/*-linux_*.whl; } > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 	@ls dist/*
+
+build/peers/.installed: requirements/bench.txt | setup
+	@rm -rf build/peers
+	@$(PIP) --no-deps --target build/peers -r requirements/bench.txt
+	@touch $@
+
+bench-peers: build/peers/.installed
+
+# make bench ARGS="--quick -k logprobs"
+bench: setup bench-peers
+	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=median,iqr,rounds $(ARGS)
+
+gpu-report: setup bench-peers
+	@$(BIN)/python -m bench.gpu $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

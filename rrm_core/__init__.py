@@ -2,6 +2,7 @@
 
 from rrm_core import backends
 from rrm_core._library import NativeKernelError
+from rrm_core.advantages import GroupAdvantages, Offsets, group_advantages
 from rrm_core.backends import NativeLibraryWarning, backend_info
 from rrm_core.logprobs import (
     ScoreTokenHead,
@@ -13,14 +14,33 @@ from rrm_core.logprobs import (
     score_token_logprobs_from_logits,
     token_logprobs,
 )
-from rrm_core.tournaments import Ratings, RatingStatus, borda, bradley_terry, pairwise_wins, win_rate
+from rrm_core.tournaments import (
+    Knockout,
+    PairCounts,
+    Pairs,
+    Ratings,
+    RatingStatus,
+    RoundRobin,
+    borda,
+    bradley_terry,
+    elo,
+    pairwise_counts,
+    pairwise_wins,
+    win_rate,
+)
 from rrm_core.version import __version__
 
 __all__ = [
+    "GroupAdvantages",
+    "Knockout",
     "NativeKernelError",
     "NativeLibraryWarning",
+    "Offsets",
+    "PairCounts",
+    "Pairs",
     "RatingStatus",
     "Ratings",
+    "RoundRobin",
     "ScoreTokenHead",
     "ScoreTokenLogprobs",
     "ScoreTokens",
@@ -29,7 +49,10 @@ __all__ = [
     "backend_info",
     "borda",
     "bradley_terry",
+    "elo",
+    "group_advantages",
     "linear_token_logprobs",
+    "pairwise_counts",
     "pairwise_wins",
     "score_token_logprobs",
     "score_token_logprobs_from_logits",

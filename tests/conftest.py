@@ -1,5 +1,10 @@
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("default", max_examples=40, deadline=None)
+settings.register_profile("interpreter", max_examples=5, deadline=None)  # of Triton: seconds an example
+settings.load_profile("default")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The Triton bodies' values: tests marked ``triton`` once more, with those bodies on CPU under Triton's interpreter, in a fresh process."""
+"""The Triton bodies' values: the native tests of modules marked ``triton`` once more, with those bodies on CPU under Triton's interpreter, in a fresh process."""
 
 import importlib.util
 import os
@@ -16,7 +16,18 @@ pytestmark = [
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.triton_bodies", "-m", "triton", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.triton_bodies",
+        "-m",
+        "triton and native and not cpu",
+        *arguments,
+    ]
     return subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False, cwd=ROOT)
 
 

@@ -5,13 +5,36 @@ Loaded in a fresh process with TRITON_INTERPRET=1; ``impl="native"`` then means 
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
+import triton.language as tl
+from hypothesis import settings
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 import rrm_core
 from rrm_core._library import LIBRARY, OPS
+from rrm_core.logprobs import reference
 
 assert rrm_core.backend_info()["library"] is not None
+
+
+def multiply(builder: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *options: object) -> TensorHandle:
+    """tl.dot. The interpreter's own multiplies the bit patterns of bfloat16 as integers."""
+
+    def widen(x: TensorHandle) -> np.ndarray:
+        return (x.data.astype(np.uint32) << 16).view(np.float32) if x.dtype.scalar == tl.bfloat16 else x.data.astype(np.float32)
+
+    return TensorHandle(np.matmul(widen(a), widen(b)) + d.data, tl.float32)
+
+
+def normalise(z: torch.Tensor, exact=reference.normalise) -> tuple[torch.Tensor, torch.Tensor]:
+    """The yardstick in float32: eager as everybody writes it. (The C++ bodies are held to the reference's own form, exact near p = 1, digit for digit;
+    here an exponential's argument is one float32 number, which costs digits of a small complement but no others.)"""
+    if z.dtype == torch.float64:
+        return exact(z)
+    log_p = z.log_softmax(-1)
+    return log_p, -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,4 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
             if op.triton is not None:
                 LIBRARY.impl(op.name, op.triton, "CPU", allow_override=True)
             op.native_devices = {"cpu"} if op.triton is not None else set()
+    InterpreterBuilder.create_dot = multiply
+    reference.normalise = normalise
     torch.set_num_threads(1)
+
+
+def pytest_collection() -> None:
+    settings.load_profile("interpreter")  # which tests/conftest.py has registered by now

@@ -69,6 +69,7 @@ token_logprobs = define_op(
     lambda logits, token_ids, temperature, ignore: _fake_tokens(logits, token_ids, logits.shape[:-1]),
     setup_context=_save_token_logprobs,
     backward=_token_logprobs_grads,
+    triton="logprobs:token_logprobs",
 )
 
 # ---- linear_token_logprobs
@@ -103,6 +104,7 @@ linear_token_logprobs = define_op(
     lambda hidden, weight, token_ids, *rest: _fake_tokens(hidden, token_ids, token_ids.shape[:1]),
     setup_context=_save_linear_token_logprobs,
     backward=_linear_token_logprobs_grads,
+    triton="logprobs:linear_token_logprobs",
 )
 
 # ---- score_token_logprobs
@@ -139,6 +141,7 @@ score_token_logprobs = define_op(
     ),
     setup_context=_save_score_token_logprobs,
     backward=_score_token_logprobs_grads,
+    triton="score_tokens:score_token_logprobs",
 )
 
 # ---- score_token_logprobs_from_logits
@@ -169,4 +172,5 @@ score_token_logprobs_from_logits = define_op(
     lambda logits, forms, values, row_sets, temperature, full: _fake_scores(logits, forms.shape[1], values, full, logits.shape[:-1]),
     setup_context=_save_from_logits,
     backward=_from_logits_grads,
+    triton="score_tokens:score_token_logprobs_from_logits",
 )

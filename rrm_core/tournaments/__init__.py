@@ -1,6 +1,23 @@
-"""Tournaments: what judged matches say about the candidates."""
+"""Tournaments: who meets whom, and what judged matches say about the candidates."""
 
-from rrm_core.tournaments.ops import Ratings, borda, bradley_terry, pairwise_wins, win_rate
-from rrm_core.tournaments.reference import RatingStatus
+from rrm_core.tournaments.knockout import Knockout
+from rrm_core.tournaments.ops import PairCounts, borda, pairwise_counts, pairwise_wins, win_rate
+from rrm_core.tournaments.ratings import Ratings, bradley_terry, elo
+from rrm_core.tournaments.reference_bradley_terry import RatingStatus
+from rrm_core.tournaments.round_robin import RoundRobin
+from rrm_core.tournaments.schedulers import Pairs
 
-__all__ = ["RatingStatus", "Ratings", "borda", "bradley_terry", "pairwise_wins", "win_rate"]
+__all__ = [
+    "Knockout",
+    "PairCounts",
+    "Pairs",
+    "RatingStatus",
+    "Ratings",
+    "RoundRobin",
+    "borda",
+    "bradley_terry",
+    "elo",
+    "pairwise_counts",
+    "pairwise_wins",
+    "win_rate",
+]

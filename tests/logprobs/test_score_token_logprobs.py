@@ -9,6 +9,7 @@ from rrm_core.testing import assert_native_within_contract, guarded, layouts, ra
 PAIR = ScoreTokens({"A": [3, 70], "B": [64]}, values={"A": 1.0, "B": 0.0})
 SCALE = ScoreTokens({str(i): [10 + i] for i in range(1, 10)}, values=range(1, 10))
 SETS = [PAIR, SCALE]
+pytestmark = pytest.mark.triton
 
 
 @pytest.mark.native

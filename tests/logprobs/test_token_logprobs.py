@@ -2,13 +2,15 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rrm_core import NativeKernelError, token_logprobs
 from rrm_core.testing import assert_native_within_contract, guarded, layouts, random_ids, random_logits, same_bits
 
-SHAPES = [(1, 1), (3, 7), (5, 1023), (2, 1024), (2, 1025), (4, 5000), (0, 9)]
+pytestmark = pytest.mark.triton
+# blocks of columns: 1024 in C++; 2048 within 16384 in Triton, so that the last shape is three of them with a ragged end
+SHAPES = [(1, 1), (3, 7), (5, 1023), (2, 1024), (2, 1025), (4, 5000), (0, 9), (3, 2 * 16384 + 2048 + 77)]
 
 
 @pytest.mark.native
@@ -28,7 +30,6 @@ def test_native_within_contract_with_temperature(temperature, dtype):
 @given(
     n=st.integers(1, 6), v=st.integers(1, 1100), k=st.integers(1, 5), scale=st.floats(0, 40), offset=st.floats(-500, 500), seed=st.integers(0, 999)
 )
-@settings(max_examples=40, deadline=None)
 def test_native_within_contract_for_any_shape(n, v, k, scale, offset, seed):
     logits = random_logits(n, v, scale=scale, offset=offset, seed=seed)
     assert_native_within_contract(token_logprobs, logits, random_ids((n, k), v, seed))
@@ -74,9 +75,10 @@ def test_probability_near_one_keeps_its_complement(gap, impl):
     logits[0, 1234] = gap
     result = token_logprobs(logits, torch.tensor([1234]), impl=impl)
     complement = 1999 * math.exp(-gap)
-    torch.testing.assert_close(result.logprob.double(), torch.tensor([-math.log1p(complement)], dtype=torch.float64), rtol=2e-6, atol=0)
+    rtol = 1e-6 + gap * 2.0**-23  # the exponential's argument is rounded, once here and once in units of log 2
+    torch.testing.assert_close(result.logprob.double(), torch.tensor([-math.log1p(complement)], dtype=torch.float64), rtol=rtol, atol=0)
     exact = math.log1p(complement) + complement / (1 + complement) * gap
-    torch.testing.assert_close(result.entropy.double(), torch.tensor([exact], dtype=torch.float64), rtol=2e-6, atol=0)
+    torch.testing.assert_close(result.entropy.double(), torch.tensor([exact], dtype=torch.float64), rtol=rtol, atol=0)
 
 
 def test_large_offset_changes_nothing(impl):
@@ -141,6 +143,7 @@ def test_ignored_rows_are_exactly_zero_even_with_nan(impl):
 
 
 @pytest.mark.native
+@pytest.mark.cpu
 def test_offsets_beyond_two_to_the_31_elements():
     stride = 2**30 + 1
     memory = torch.empty(2 * stride + 50, dtype=torch.bfloat16)  # untouched pages cost nothing
@@ -152,6 +155,7 @@ def test_offsets_beyond_two_to_the_31_elements():
 
 
 @pytest.mark.native
+@pytest.mark.cpu
 def test_many_rows_of_few_tokens():
     logits, ids = random_logits(70_001, 3), random_ids((70_001,), 3)
     assert_native_within_contract(token_logprobs, logits, ids)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rrm_core import NativeKernelError
-from rrm_core.tournaments import Ratings, RatingStatus, bradley_terry, reference, schema
+from rrm_core.tournaments import Ratings, RatingStatus, bradley_terry, schema
+from rrm_core.tournaments import reference_bradley_terry as reference
 
 OP = torch.ops.rrm.bradley_terry.default
 NAN, INF = float("nan"), float("inf")

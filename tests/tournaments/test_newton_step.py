@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rrm_core.tournaments import reference
+from rrm_core.tournaments import reference_bradley_terry as reference
 
 
 @pytest.mark.parametrize("prior", [1e-3, 0.1])

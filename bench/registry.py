@@ -1,0 +1,94 @@
+"""What is measured: a case is one op on one kind of input, with everyone who does the same work, and what the work needs at least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.floors import Floor
+from rrm_core.testing import assert_within_contract, in_float64, summation_orders
+
+Scale = Literal["tiny", "quick", "full"]
+Inputs = tuple[Any, ...]
+Run = Callable[..., Any]
+SMALL = 1 << 16  # elements: below, several orders of summation are the yardstick of the contract; above, one is as good
+
+
+class Seconds(float):
+    """What a run returns that has timed itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """``ops`` names the ops whose bodies answer. ``make(device)`` gives the seeded inputs of ``ours`` and of every contender in ``others``.
+    ``gate(ours, inputs)`` raises AssertionError where a result is wrong; then nothing is timed. ``moves`` and ``flops`` are what must be
+    done at least, each formula written beside its case."""
+
+    family: str
+    ops: tuple[str, ...]
+    name: str
+    make: Callable[[torch.device], Inputs]
+    ours: Run
+    others: Mapping[str, Run]
+    gate: Callable[[Run, Inputs], None]
+    moves: float = 0.0
+    flops: float = 0.0
+    floors: Sequence[Floor] = ()
+    device_types: tuple[str, ...] = ("cpu", "cuda")
+    slow: bool = False  # measured with the most threads only
+
+    def __str__(self) -> str:
+        return f"{self.family}: {self.name}"
+
+
+def fields(results: Any) -> dict[str, Tensor]:
+    """Tensors by name, from a NamedTuple of them, a dict, or one tensor; what was not asked for is left out."""
+    if isinstance(results, Tensor):
+        return {"": results}
+    named = results if isinstance(results, Mapping) else results._asdict()
+    return {name: x for name, x in named.items() if isinstance(x, Tensor) and x.numel()}
+
+
+def contract(reference: Run) -> Callable[[Run, Inputs], None]:
+    """The gate of a float32 op: every result within the numeric contract of ``reference`` in float64, eager float32 being the yardstick."""
+
+    def gate(run: Run, inputs: Inputs) -> None:
+        found = fields(run(*inputs))
+        small = sum(x.numel() for x in inputs if isinstance(x, Tensor)) < SMALL
+        eager = [fields(reference(*order)) for order in summation_orders(inputs, 16 if small else 1)]
+        exact = fields(reference(*in_float64(inputs)))
+        assert found.keys() == exact.keys(), f"results {sorted(found)}, expected {sorted(exact)}"
+        for name, truth in exact.items():
+            unpermuted = [run[name] for run in eager if run[name].shape == truth.shape][: 1 if name.startswith("grad") else None]
+            assert_within_contract(found[name], unpermuted, truth, name)
+
+    return gate
+
+
+def with_gradients(forward: Run, *wanted: int) -> Run:
+    """``forward``, and the gradients of the sum of its first result with respect to inputs number ``wanted``."""
+
+    def run(*inputs: Any) -> dict[str, Tensor]:
+        leaves = [x.detach().requires_grad_() if i in wanted else x for i, x in enumerate(inputs)]
+        results = fields(forward(*leaves))
+        grads = torch.autograd.grad(next(iter(results.values())).sum(), [leaves[i] for i in wanted])
+        return {**{name: x.detach() for name, x in results.items()}, **{f"grad_{i}": g for i, g in zip(wanted, grads, strict=True)}}
+
+    return run
+
+
+def largest_error(run: Run, exact: Mapping[str, Tensor], inputs: Inputs) -> float:
+    """How far the results that a contender shares with the float64 ones are from them."""
+    found = {name: x for name, x in fields(run(*inputs)).items() if name in exact and x.shape == exact[name].shape}
+    return max((float((x.double() - exact[name]).abs().nan_to_num(torch.inf).max()) for name, x in found.items()), default=float("nan"))
+
+
+def all_cases(scale: Scale, *, inductor: bool = False) -> list[Case]:
+    """Every case at a scale: "tiny" for tests, "quick" for a glance, "full" for figures. ``inductor``: torch.compile as a contender."""
+    from bench.cases import logprobs, overhead, tournaments
+
+    return [case for module in (logprobs, tournaments, overhead) for case in module.cases(scale, inductor)]

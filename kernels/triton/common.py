@@ -1,0 +1,55 @@
+"""Small functions that several families' kernels use. Written out, because libdevice differs between targets and is missing in the interpreter."""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+# Stands for -inf inside a kernel: products with 0 and differences stay finite. Logits below it count as -inf.
+LOWEST = tl.constexpr(-1e30)
+INFINITY = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def maximum(a, b):
+    """NaN where either is."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def minimum(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) for x >= 0 to about one unit in the last place: mantissa and exponent of 1 + x, and what its rounding lost."""
+    u = 1.0 + x
+    lost = tl.div_rn(x - (u - 1.0), u)
+    bits = u.to(tl.int32, bitcast=True)
+    exponent = ((bits >> 23) - 127).to(tl.float32)
+    mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
+    large = mantissa > 1.4142135
+    exponent = tl.where(large, exponent + 1.0, exponent)
+    f = tl.where(large, 0.5 * mantissa, mantissa) - 1.0
+    s = tl.div_rn(f, 2.0 + f)  # log(1 + f) = 2 atanh(s)
+    w = s * s
+    series = 2.0 * s + s * w * (0.6666667 + w * (0.4 + w * (0.2857143 + w * 0.22222222)))
+    value = exponent * 0.693359375 + (series + (lost - exponent * 2.12194440e-4))
+    return tl.where(u < INFINITY, value, u)
+
+
+@triton.jit
+def tanh(x):
+    """To a few units in the last place, relative: x + x^3 P(x^2) near 0 (minimax, 4e-9), (1 - e) / (1 + e) with e = exp(-2|x|) elsewhere."""
+    w = x * x
+    p = -0.33333284 + w * (0.13331491 + w * (-5.3743493e-2 + w * (2.0650575e-2 + w * -5.7170326e-3)))
+    near = x + x * w * p
+    magnitude = tl.abs(x)
+    e = tl.exp2(magnitude * (-2.0 * LOG2_E))
+    far = tl.div_rn(1.0 - e, 1.0 + e)
+    return tl.where(magnitude < 0.625, near, tl.where(x < 0, -far, far))
+
+
+@triton.jit
+def exp(x):
+    return tl.exp2(x * LOG2_E)

@@ -1,0 +1,25 @@
+"""Sizes of blocks and numbers of warps. Column blocks and the order along the hidden size depend on the dtype alone (they are part of a row's bits);
+rows per block and pipeline stages follow a binned number of rows."""
+
+import torch
+
+# Stored logits: columns per block, and lanes of VECTOR columns that go through it side by side.
+CHUNK = 16384
+LANES = 128
+
+# Merging a row's blocks.
+FINISH = {"BLOCK": 256, "num_warps": 1}
+
+
+# The labels' own logits: forms and hidden elements of one program at a time.
+LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
+
+
+def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:
+    """Products of hidden states and a head."""
+    if dtype == torch.float32:  # exact products: no tensor cores, so small tiles
+        config = {"BLOCK_V": 64, "BLOCK_H": 32, "BLOCK_N": 16 if num_rows <= 16 else 32, "num_warps": 4, "num_stages": 3}
+    else:
+        rows = 16 if num_rows <= 16 else 32 if num_rows <= 32 else 64
+        config = {"BLOCK_V": 128, "BLOCK_H": 64, "BLOCK_N": rows, "num_warps": 8 if rows == 64 else 4, "num_stages": 4}
+    return {**config, "EVEN_HIDDEN": hidden_size % int(config["BLOCK_H"]) == 0}

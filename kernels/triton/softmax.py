@@ -1,0 +1,119 @@
+"""Softmax statistics of x / T with the temperature T taken out: max = largest x, rest = sum exp((x - max) / T) - 1 without the maximum's own term (so
+that nothing is lost when it dominates), moment = sum exp((x - max) / T) (max - x). ``c`` is log2(e) / T.
+
+No column: {LOWEST, anything, 0}. A NaN makes max NaN. +inf makes max +inf and the rest meaningless. All sums run in a fixed order.
+"""
+
+import triton
+import triton.language as tl
+
+from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
+
+VECTOR = tl.constexpr(16)  # consecutive columns that one lane takes at a time
+
+
+@triton.jit
+def _ordered_pairs(x):
+    """x [lanes, w] -> the larger and the smaller of each two neighbours [lanes, w / 2]."""
+    a, b = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+    return maximum(a, b), minimum(a, b)
+
+
+@triton.jit
+def _terms(x, top, c):
+    """Sums over the columns of x [lanes, w]: exp((x - top) / T), and the same times top - x."""
+    away = top[:, None] - x
+    weight = tl.exp2(-away * c)
+    return tl.sum(weight, 1), tl.sum(weight * away, 1)
+
+
+@triton.jit
+def accumulate(x, top, rest, moment, c):
+    """Takes x [lanes, VECTOR] into each lane's statistics [lanes].
+
+    Of every two numbers the larger goes on as maximum and the smaller into the sums: so the maximum's own term never enters them.
+    """
+    x = maximum(x, LOWEST)
+    x8, y8 = _ordered_pairs(x)
+    x4, y4 = _ordered_pairs(x8)
+    x2, y2 = _ordered_pairs(x4)
+    x1, y1 = _ordered_pairs(x2)
+    largest = tl.reshape(x1, (x.shape[0],))
+    before, top, y0 = top, maximum(top, largest), minimum(top, largest)
+    scale = tl.exp2((before - top) * c)
+    moment = scale * (moment + rest * (top - before))
+    rest = scale * rest
+    sum8, moment8 = _terms(y8, top, c)
+    sum4, moment4 = _terms(y4, top, c)
+    sum2, moment2 = _terms(y2, top, c)
+    sum1, moment1 = _terms(y1, top, c)
+    away = top - y0
+    weight = tl.exp2(-away * c)
+    rest += (sum8 + sum4) + (sum2 + sum1) + weight
+    moment += (moment8 + moment4) + (moment2 + moment1) + weight * away
+    return top, rest, moment
+
+
+@triton.jit
+def join(top, rest, moment, overall, c, AXIS: tl.constexpr):
+    """Sums over sets of columns relative to ``overall``, the largest of their maxima: rests and ties for it (kept apart, to lose nothing), moments."""
+    is_top = top == overall
+    scale = tl.where(is_top, 1.0, tl.exp2((top - overall) * c))
+    away = tl.where(is_top, 0.0, overall - top)
+    others = tl.sum(tl.where(is_top, rest, scale * (1.0 + rest)), AXIS)
+    return others, tl.sum(is_top.to(tl.float32), AXIS), tl.sum(scale * (moment + (1.0 + rest) * away), AXIS)
+
+
+@triton.jit
+def largest(x, AXIS: tl.constexpr):
+    """The maximum along an axis; NaN where there is one."""
+    has_nan = tl.max((x != x).to(tl.int32), AXIS) > 0
+    return tl.where(has_nan, float("nan"), tl.max(x, AXIS))
+
+
+@triton.jit
+def of_tile(x, c):
+    """Statistics over the first axis of x [columns, rows], LOWEST standing for -inf; c [rows]."""
+    top = largest(x, 0)
+    is_top = x == top[None, :]
+    away = tl.where(is_top, 0.0, top[None, :] - x)
+    weight = tl.exp2(-away * c[None, :])
+    rest = tl.sum(tl.where(is_top, 0.0, weight), 0) + (tl.sum(is_top.to(tl.float32), 0) - 1.0)
+    return top, rest, tl.sum(weight * away, 0)
+
+
+@triton.jit
+def merge(partials, plane, n, c, BLOCK: tl.constexpr):
+    """A row's statistics from those of its n blocks: planes of maxima, rests and moments, ``plane`` apart."""
+    o_block = tl.arange(0, BLOCK)
+    tops = tl.full((BLOCK,), LOWEST, tl.float32)
+    for first in range(0, n, BLOCK):
+        tops = maximum(tops, tl.load(partials + first + o_block, mask=first + o_block < n, other=LOWEST))
+    overall = largest(tops, 0)
+    rest, ties, moment = 0.0, 0.0, 0.0
+    for first in range(0, n, BLOCK):
+        p_block, m_block = partials + first + o_block, first + o_block < n
+        some = tl.load(p_block, mask=m_block, other=LOWEST)
+        some_rest = tl.load(p_block + plane, mask=m_block, other=-1.0)
+        some_moment = tl.load(p_block + 2 * plane, mask=m_block, other=0.0)
+        some_rest, some_ties, some_moment = join(some, some_rest, some_moment, overall, c, 0)
+        rest, ties, moment = rest + some_rest, ties + some_ties, moment + some_moment
+    return overall, rest + (ties - 1.0), moment
+
+
+@triton.jit
+def log_total(top, rest):
+    """log sum exp(x / T) relative to its largest term; NaN where there is no distribution."""
+    return tl.where((top > LOWEST) & (top < INFINITY), log1p(rest), float("nan"))
+
+
+@triton.jit
+def log_sum(top, rest, temperature):
+    """log sum exp(x / T), special values as torch has them."""
+    infinite = tl.where(top == LOWEST, -INFINITY, top)
+    return tl.where((top > LOWEST) & (top < INFINITY), tl.div_rn(top, temperature) + log1p(rest), infinite)
+
+
+@triton.jit
+def entropy(top, rest, moment, temperature):
+    return log_total(top, rest) + tl.div_rn(tl.div_rn(moment, temperature), 1.0 + rest)
