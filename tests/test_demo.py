@@ -78,18 +78,18 @@ def test_the_shipped_questions_are_complete():
     assert data.load(data.DEFAULT, 2) == questions[:2]
 
 
-def tournament(expected, score):
-    """Statistics of two questions with three answers each, best first, and those of the methods by name. expected(i, j): probability that i, shown
-    first, beats j; score(i): the one score from 1 to 9 that the judge gives i."""
+def tournament(expected, score, questions=2):
+    """Statistics of questions with three answers each, best first, and those of the methods by name. expected(q, i, j): probability that i, shown
+    first, beats j in question q; score(q, i): the one score from 1 to 9 that the judge gives i."""
     from examples.tournament import data, judge, methods, quality
 
-    pairs = judge.ordered_pairs([data.Question("q", ["a", "b", "c"])] * 2)
-    values = torch.tensor([expected(i, j) for i, j in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)], dtype=torch.float64)
+    pairs = judge.ordered_pairs([data.Question("q", ["a", "b", "c"])] * questions)
+    values = torch.tensor([expected(q, i, j) for q, i, j in zip(*(ids.tolist() for ids in pairs), strict=True)], dtype=torch.float64)
     verdicts = ScoreTokenLogprobs(None, values, torch.full_like(values, -0.5), values, values, values)
-    given = torch.tensor([score(i) for i in range(3)] * 2, dtype=torch.float64)
+    given = torch.tensor([score(q, i) for q in range(questions) for i in range(3)], dtype=torch.float64)
     certain = torch.nn.functional.one_hot(given.long() - 1, 9).double().log()
-    scores = ScoreTokenLogprobs(None, certain, torch.zeros(6), given, torch.full((6,), 4.0), torch.zeros(6))
-    wins = pairwise_wins(pairs.first, pairs.second, values, problem=pairs.problem, num_problems=2, num_candidates=3)
+    scores = ScoreTokenLogprobs(None, certain, torch.zeros_like(given), given, torch.full_like(given, 4.0), torch.zeros_like(given))
+    wins = pairwise_wins(pairs.first, pairs.second, values, problem=pairs.problem, num_problems=questions, num_candidates=3)
     ranked = methods.rank(pairs, verdicts, scores, wins, seed=0)
     rows = {row["method"]: row for row in quality.of_methods(ranked, seed=0)}
     return quality.of_judge(pairs, verdicts, wins, scores, seed=0), rows, quality.of_advantages(methods.advantages(ranked), 3)
@@ -100,7 +100,7 @@ SOME = ["knockout", "knockout, both orders", "Elo, some pairs", "Bradley-Terry, 
 
 
 def test_statistics_of_a_perfect_judge():
-    quality, methods, advantages = tournament(lambda i, j: 0.9 if i < j else 0.2, score=lambda i: 9 - i)
+    quality, methods, advantages = tournament(lambda q, i, j: 0.9 if i < j else 0.2, score=lambda q, i: 9 - i)
     for name in ("verdict accuracy", "accuracy, both orders combined"):
         assert quality[name] == pytest.approx((1.0, 1.0, 1.0)), name
     assert quality["verdicts that flip with the order"] == (0.0, 0.0, 0.0)
@@ -118,13 +118,13 @@ def test_statistics_of_a_perfect_judge():
 
 
 def test_methods_count_the_calls_they_would_make():
-    _, methods, _ = tournament(lambda i, j: 0.5, score=lambda i: 5)
+    _, methods, _ = tournament(lambda q, i, j: 0.5, score=lambda q, i: 5)
     assert {name: methods[name]["calls"] for name in EVERYBODY_ONCE} == dict(zip(EVERYBODY_ONCE, (3, 3, 6, 6, 6), strict=True))
     assert {name: methods[name]["calls"] for name in SOME} == dict(zip(SOME, (2, 4, 4, 4), strict=True))
 
 
 def test_statistics_of_a_judge_that_sees_only_the_position():
-    quality, methods, advantages = tournament(lambda i, j: 0.75, score=lambda i: 8)
+    quality, methods, advantages = tournament(lambda q, i, j: 0.75, score=lambda q, i: 8, questions=10)
     assert quality["verdict accuracy"] == pytest.approx((0.5, 0.5, 0.5))
     assert quality["verdicts that flip with the order"] == (1.0, 1.0, 1.0)
     assert quality["verdicts for the answer shown first"] == 1.0
@@ -135,16 +135,25 @@ def test_statistics_of_a_judge_that_sees_only_the_position():
         assert methods[name]["best picked"] == pytest.approx((1 / 3, 1 / 3, 1 / 3)), name
         assert advantages[name] == {"kept": 0.0, "correlation": 0.0, "first question": [0.0, 0.0, 0.0]}, name
     for name in SOME:
-        assert methods[name]["accuracy"].mean == pytest.approx(0.5, abs=0.15), name  # of 50 draws, for two questions
+        assert methods[name]["accuracy"].mean == pytest.approx(0.5, abs=0.08), name  # four standard errors of 50 draws for ten questions
 
 
 def test_statistics_of_a_judge_that_is_always_wrong():
-    quality, methods, _ = tournament(lambda i, j: 0.1 if i < j else 0.8, score=lambda i: 1 + i)
+    quality, methods, _ = tournament(lambda q, i, j: 0.1 if i < j else 0.8, score=lambda q, i: 1 + i)
     assert quality["accuracy, both orders combined"] == (0.0, 0.0, 0.0)
     for name in EVERYBODY_ONCE:
         assert methods[name]["accuracy"] == (0.0, 0.0, 0.0), name
         assert methods[name]["rank correlation"] == pytest.approx((-1.0, -1.0, -1.0)), name
     assert methods["knockout"]["best picked"] == (0.0, 0.0, 0.0)
+
+
+def test_questions_keep_their_own_verdicts():
+    _, methods, _ = tournament(
+        lambda q, i, j: 0.9 if (i < j) == (q == 0) else 0.1, score=lambda q, i: 9 - i if q == 0 else 1 + i
+    )  # wrong in the second
+    for name in [*EVERYBODY_ONCE, "knockout", "knockout, both orders"]:
+        assert methods[name]["best picked"] == (0.5, 0.0, 1.0), name
+        assert methods[name]["rank correlation"].mean == pytest.approx(0.0, abs=0.15), name  # knockouts: 50 draws
 
 
 def test_a_knockout_looks_its_matches_up():
