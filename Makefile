@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 CXX_FILES := $(shell git ls-files 'kernels/cpu/*' 'tests/csrc/*.cpp' 'tests/csrc/*.h')
 
-.PHONY: setup demo test wheel bench bench-peers gpu-report lint format sanitize clean
+.PHONY: setup demo test bench bench-peers gpu-report wheel lint format sanitize clean
 
 setup: .venv/.built
 
@@ -27,14 +27,6 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# Wheel from source archive, so that both are complete. auditwheel names the oldest glibc the library runs on; libtorch_cpu.so is the user's.
-wheel: .venv/.installed
-	@rm -rf dist && mkdir -p build
-	@{ CMAKE_ARGS=-DRRM_WERROR=ON $(BIN)/python -m build --no-isolation --outdir dist . \
-	&& PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --exclude libtorch_cpu.so --wheel-dir dist dist/*-linux_*.whl \
-	&& rm dist/*-linux_*.whl; } > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
-	@ls dist/*
-
 build/peers/.installed: requirements/bench.txt | setup
 	@rm -rf build/peers
 	@$(PIP) --no-deps --target build/peers -r requirements/bench.txt
@@ -48,6 +40,14 @@ bench: setup bench-peers
 
 gpu-report: setup bench-peers
 	@$(BIN)/python -m bench.gpu $(ARGS)
+
+# Wheel from source archive, so that both are complete. auditwheel names the oldest glibc the library runs on; libtorch_cpu.so is the user's.
+wheel: .venv/.installed
+	@rm -rf dist && mkdir -p build
+	@{ CMAKE_ARGS=-DRRM_WERROR=ON $(BIN)/python -m build --no-isolation --outdir dist . \
+	&& PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --exclude libtorch_cpu.so --wheel-dir dist dist/*-linux_*.whl \
+	&& rm dist/*-linux_*.whl; } > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@ls dist/*
 
 lint: setup
 	@$(BIN)/ruff check .

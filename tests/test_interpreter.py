@@ -1,4 +1,4 @@
-"""The Triton bodies' values: the native tests of modules marked ``triton`` once more, with those bodies on CPU under Triton's interpreter, in a fresh process."""
+"""The Triton bodies' values: the native tests of modules marked ``triton`` once more, on CPU under Triton's interpreter, in a fresh process."""
 
 import importlib.util
 import os

@@ -29,8 +29,10 @@ def multiply(builder: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: T
 
 
 def normalise(z: torch.Tensor, exact=reference.normalise) -> tuple[torch.Tensor, torch.Tensor]:
-    """The yardstick in float32: eager as everybody writes it. (The C++ bodies are held to the reference's own form, exact near p = 1, digit for digit;
-    here an exponential's argument is one float32 number, which costs digits of a small complement but no others.)"""
+    """The yardstick in float32: eager as everybody writes it.
+
+    (The C++ bodies are held to the reference's own form, exact near p = 1, digit for digit. Here an exponential's argument is one float32 number,
+    which costs digits of a small complement but no others.)"""
     if z.dtype == torch.float64:
         return exact(z)
     log_p = z.log_softmax(-1)

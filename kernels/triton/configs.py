@@ -10,9 +10,15 @@ LANES = 128
 # Merging a row's blocks.
 FINISH = {"BLOCK": 256, "num_warps": 1}
 
-
 # The labels' own logits: forms and hidden elements of one program at a time.
 LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
+
+# Gradients from hidden states: tokens and rows whose dL/dlogits [PASS_ROWS, PIECE] is at hand at a time (32 MB); PIECE is part of a row's bits.
+PIECE = 4096
+PASS_ROWS = 2048
+
+# Exact float32 products.
+PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "num_warps": 4, "num_stages": 2}
 
 
 def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:

@@ -10,12 +10,12 @@ Logits of less than -1e30 count as -inf. Statistics are of x = softcap(h W^T + b
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, maximum, tanh
 from rrm_core._triton.configs import CHUNK, FINISH, LANES, linear_config
 from rrm_core._triton.softmax import VECTOR, accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
@@ -83,7 +83,7 @@ def _logits_statistics_kernel(
     row, first = task // num_chunks, (task % num_chunks) * CHUNK
     i_ids, _ = ids_of_row(sets_ptr, row, num_sets, PER_ROW, HAS_SETS)
     p_ids = ids_ptr + i_ids * width
-    if PER_ROW:
+    if PER_ROW:  # noqa: SIM102 - decided at compile time, so that no ids are read without it
         if all_ignored(p_ids, width, ignore_index):
             return
     covered = False
@@ -258,6 +258,24 @@ class Rows:
 
     def new(self, *sizes):
         return self.base.new_empty(sizes, dtype=torch.float32)
+
+    def exists(self):
+        """Whether each row has a source, bool [N]."""
+        if self.rows is None:
+            return torch.ones(self.n, dtype=torch.bool, device=self.base.device)
+        return (self.rows >= 0) & (self.rows < self.base.shape[0])
+
+    def taken(self, live):
+        """The rows of hidden [N, H], zeros where they are not live: whatever they hold is multiplied by a gradient of 0."""
+        source = self.base if self.rows is None else self.base.index_select(0, self.rows.masked_fill(~self.exists(), 0))
+        return source.masked_fill(~live[:, None], 0.0)
+
+    def spread(self, gradients):
+        """Gradients of the rows [N, H] as the gradient of hidden, in its dtype."""
+        if self.rows is not None:
+            rows = self.rows.masked_fill(~self.exists(), 0)
+            gradients = self.new(*self.base.shape).zero_().index_put_((rows,), gradients, accumulate=True)  # sorts on CUDA: no race of atomics
+        return gradients.to(self.base.dtype)
 
     @property
     def linear_arguments(self):

@@ -1,19 +1,20 @@
 """Log-probabilities of labels, each a set of token ids, forward.
 
-The labels' own logits come from a kernel that reads nothing else: the conditional results have the same bits with and without the rest of the vocabulary.
-"Everything else" comes as the statistics of ``logprobs`` with the labels' columns left out. One program per row then forms a softmax over the labels and
-everything else. A label is kept as (largest x, rest), see ``softmax``; the largest of a sum never enters it, so probabilities near 1 keep their complement.
+The labels' own logits come from a kernel that reads nothing else: the conditional results have the same bits with and without the rest of the
+vocabulary. "Everything else" comes as the statistics of ``logprobs`` with the labels' columns left out. One program per row then forms a softmax
+over the labels and everything else. A label is kept as (largest x, rest), see ``softmax``; the largest term of a sum never enters it, so that
+probabilities near 1 keep their complement.
 """
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, exp, log1p, maximum, tanh
 from rrm_core._triton.configs import FINISH, LABELS
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, row_of_logits, source_rows, statistics
-from rrm_core._triton.softmax import largest, log_sum, merge, of_tile
+from rrm_core._triton.softmax import largest, merge, of_tile
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
@@ -72,8 +73,8 @@ def load_forms(
 
 @triton.jit
 def label_softmax(top, rest, temperature, c, BLOCK_L: tl.constexpr):
-    """Over labels [BLOCK_L] with those statistics: the largest x of all, log probabilities (-inf for the impossible), which label holds the largest x,
-    its sum and that of all others (exp((x - largest) / T)), and their joint logarithm."""
+    """Over labels [BLOCK_L] with those statistics: the largest x of all, log probabilities (-inf for the impossible), which label holds the largest
+    x, its sum and that of all others (of exp((x - largest) / T)), and their joint logarithm."""
     overall = largest(top, 0)
     o_label = tl.arange(0, BLOCK_L)
     is_first = o_label == tl.min(tl.where(top == overall, o_label, BLOCK_L), 0)
@@ -88,7 +89,7 @@ def label_softmax(top, rest, temperature, c, BLOCK_L: tl.constexpr):
 
 @triton.jit
 def against_the_rest(top, rest, overall, is_first, first_sum, others, log_all, rest_top, rest_rest, temperature, c):
-    """Labels against everything else, from ``label_softmax``: their log probabilities, that of all of them, and largest x and log sum of the whole."""
+    """Labels against everything else, from ``label_softmax``: their log probabilities, that of them all, largest x and log sum of the whole."""
     labels_lead = overall >= rest_top
     whole = tl.where(labels_lead, overall, rest_top)
     # relative to the labels' largest x

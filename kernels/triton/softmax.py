@@ -4,10 +4,10 @@ that nothing is lost when it dominates), moment = sum exp((x - max) / T) (max - 
 No column: {LOWEST, anything, 0}. A NaN makes max NaN. +inf makes max +inf and the rest meaningless. All sums run in a fixed order.
 """
 
+from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
+
 import triton
 import triton.language as tl
-
-from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
 
 VECTOR = tl.constexpr(16)  # consecutive columns that one lane takes at a time
 
@@ -56,7 +56,7 @@ def accumulate(x, top, rest, moment, c):
 
 @triton.jit
 def join(top, rest, moment, overall, c, AXIS: tl.constexpr):
-    """Sums over sets of columns relative to ``overall``, the largest of their maxima: rests and ties for it (kept apart, to lose nothing), moments."""
+    """Sums over sets of columns relative to ``overall``, the largest of their maxima: rests, ties for it (kept apart, to lose nothing), moments."""
     is_top = top == overall
     scale = tl.where(is_top, 1.0, tl.exp2((top - overall) * c))
     away = tl.where(is_top, 0.0, overall - top)

@@ -48,6 +48,7 @@ token_logprobs_backward = define_op(
     " int ignore_index, bool need_logits, bool need_temperature) -> Tensor[]",
     reference_backward.token_logprobs_backward,
     lambda gl, ge, gs, logits, ids, temperature, ignore, need_l, need_t: _needed((need_l, logits), (need_t, temperature)),
+    triton="logprobs_backward:token_logprobs_backward",
 )
 
 
@@ -82,6 +83,7 @@ linear_token_logprobs_backward = define_op(
     lambda gl, ge, gs, hidden, weight, ids, rows, bias, temperature, softcap, ignore, vocab, *need: _needed(
         *zip(need, (hidden, weight, bias, temperature), strict=True)
     ),
+    triton="logprobs_backward:linear_token_logprobs_backward",
 )
 
 
@@ -117,6 +119,7 @@ score_token_logprobs_backward = define_op(
     lambda grads, hidden, weight, forms, values, rows, row_sets, bias, temperature, softcap, full, vocab, *need: _needed(
         *zip(need, (hidden, weight, bias, temperature), strict=True)
     ),
+    triton="score_tokens_backward:score_token_logprobs_backward",
 )
 
 
@@ -151,6 +154,7 @@ score_token_logprobs_from_logits_backward = define_op(
     " bool full_vocab, bool need_logits, bool need_temperature) -> Tensor[]",
     reference_backward.score_token_logprobs_from_logits_backward,
     lambda grads, logits, forms, values, row_sets, temperature, full, need_l, need_t: _needed((need_l, logits), (need_t, temperature)),
+    triton="score_tokens_backward:score_token_logprobs_from_logits_backward",
 )
 
 

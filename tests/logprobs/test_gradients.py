@@ -8,6 +8,7 @@ from rrm_core.logprobs import reference, reference_backward, schema
 from rrm_core.logprobs.score_tokens import pack
 from rrm_core.testing import assert_within_contract, in_float64, random_head, random_ids, random_logits, summation_orders
 
+pytestmark = pytest.mark.triton
 SETS = [ScoreTokens({"A": [3, 70], "B": [64]}, values=[1.0, 0.0]), ScoreTokens({str(i): [10 + i] for i in range(1, 6)}, values=range(1, 6))]
 
 
