@@ -7,6 +7,7 @@ from typing import Any
 
 from examples.tournament.comparison import TOLERANCE
 from examples.tournament.data import Question
+from examples.tournament.methods import DRAWS
 from examples.tournament.quality import Interval, rank_correlation
 from rrm_core import Ratings, RatingStatus, ScoreTokenLogprobs
 
@@ -33,7 +34,8 @@ def print_methods(methods: Sequence[dict[str, Any]], n: int) -> None:
     for row in methods:
         accuracy, best, rho = row["accuracy"].mean, row["best picked"].mean, row["rank correlation"]
         print(f"  {row['method']:<26}{row['calls']:>12}{accuracy:>10.2f}{best:>13.2f}   {_spread(rho)}")
-    print(f"  (calls: per question; accuracy: pairs in the right order, ties half; chance is 0.50, {1 / n:.2f} and 0)")
+    print(f"  (calls: per question; accuracy: pairs in the right order, ties half; chance is 0.50, {1 / n:.2f} and 0;")
+    print(f"  brackets and some pairs: drawn {DRAWS} times, a question's figure is the mean)")
 
 
 def print_advantages(advantages: dict[str, Any], question: Question) -> None:
@@ -71,7 +73,7 @@ def print_comparison(comparison: dict[str, Any], of_advantages: dict[str, Any], 
         print(f"  not timed: the error is above {TOLERANCE}")
     else:
         _print_times(comparison["seconds"])
-    print("GRPO advantages of the Bradley-Terry ratings, a group per question")
+    print("\nGRPO advantages of the Bradley-Terry ratings, a group per question")
     for name, taken in of_advantages["seconds"].items():
         print(f"  {name}: {taken * 1e6:.0f} us, largest error against float64: {of_advantages[f'error of {name} against float64']:.1e}")
 
