@@ -18,7 +18,7 @@ PIECE = 4096
 PASS_ROWS = 2048
 
 # Exact float32 products.
-PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "num_warps": 4, "num_stages": 2}
+PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}
 
 
 def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:

@@ -202,7 +202,7 @@ def token_facts(source, token_ids, grads, ignore_index):
 def logits_gradients(source, ids, grads, facts, need_logits, need_temperature):
     """[dL/dlogits, dL/dtemperature], as needed, from a row's ids [N, K], their gradients and its facts."""
     logits = source.base
-    out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    out = logits.new_empty(logits.shape)
     products = source.new(source.n, source.num_blocks)
     if source.n:
         _logits_gradient_kernel[(source.n * source.num_blocks,)](
