@@ -12,14 +12,14 @@ along the vocabulary (hidden) and the rows (weight); no atomics. A row's gradien
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import LOG2_E, LOWEST, maximum
 from rrm_core._triton.configs import CHUNK, FINISH, LANES, PASS_ROWS, PIECE
 from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, row_of_logits, source_rows, statistics, tile_of_logits
 from rrm_core._triton.product import add_product
 from rrm_core._triton.softmax import VECTOR, entropy, log_total, merge
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 

@@ -4,9 +4,6 @@ over, through the kernels of ``logprobs_backward``. Without the full vocabulary 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, exp
 from rrm_core._triton.configs import FINISH
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, source_rows, statistics
@@ -14,6 +11,9 @@ from rrm_core._triton.logprobs_backward import linear_gradients, logits_gradient
 from rrm_core._triton.product import add_product
 from rrm_core._triton.score_tokens import against_the_rest, label_blocks, label_logits, label_softmax, load_forms
 from rrm_core._triton.softmax import merge, of_tile
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
