@@ -4,9 +4,9 @@ The forward's statistics are formed again. With p = softmax(z), z = x / T, every
 
     dL/dz_v = p_v (slope - entropy_slope (log p_v + entropy)) + sum over the row's ids with id_k = v of grad_k
 
-(entropy_slope 0 for score tokens), so a row is: its ids, their gradients, and six numbers. Stored logits are read once more and the gradient written once.
-From hidden states, dL/dx is formed for PIECE tokens and some rows at a time and multiplied away at once: no N x V tensor. Products run in one order
-along the vocabulary (hidden) and the rows (weight); no atomics. A row's gradient has the same bits in every batch.
+(entropy_slope 0 for score tokens), so a row is: its ids, their gradients, and six numbers. Stored logits are read once more and the gradient written
+once. From hidden states, dL/dx is formed for PIECE tokens and some rows at a time and multiplied away at once: no N x V tensor. Products run in one
+order along the vocabulary (hidden) and the rows (weight); no atomics. A row's gradient has the same bits in every batch.
 """
 
 from __future__ import annotations
