@@ -2,6 +2,7 @@
 // table from the same sources; dispatch.cpp chooses one of them, once.
 #pragma once
 
+#include "advantages.h"
 #include "logprobs.h"
 #include "tournaments.h"
 
@@ -9,6 +10,7 @@ namespace rrm {
 
 struct Table {
   const char* name;
+  const AdvantageKernels* advantages;
   const LogprobKernels* logprobs;
   const TournamentKernels* tournaments;
 };
