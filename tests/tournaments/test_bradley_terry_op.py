@@ -81,6 +81,7 @@ def test_gradients_stop():
         OP(wins, None, 0.1, False, 50, 1e-9)[0].sum().backward()
 
 
+@pytest.mark.triton
 @pytest.mark.parametrize("prior", [0.0, 0.1])
 def test_empty_batch(impl, prior):
     result = bradley_terry(torch.zeros(0, 4, 4), prior=prior, stderr=True, mask=torch.ones(0, 4, dtype=torch.bool), impl=impl)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rrm_core.testing import guarded
 from rrm_core.tournaments import RatingStatus, bradley_terry
 
 pytestmark = pytest.mark.native
@@ -70,6 +71,40 @@ def test_agrees_with_the_reference_within_contract(graph, n, prior):
     torch.testing.assert_close(got.stderr, expected.stderr, rtol=1e-6, atol=1e-9, equal_nan=True)
     coarse = bradley_terry(wins, impl="native", **{**options, "tol": 1e-6})
     assert_close(coarse, expected, wins, mask, prior, 1e-6)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("prior", [0.0, 0.1])
+@pytest.mark.parametrize("n", [1, 2, 5, 16])
+def test_small_problems(n, prior):
+    batch = 4 if n < 16 else 1
+    wins = guarded(round_robin(n, 3, batch=batch, sigma=1.0, seed=2))
+    mask = torch.rand(batch, n, generator=torch.Generator().manual_seed(n)) < 0.8
+    mask[0], mask[-1, 0] = True, True
+    tol = 1e-9 if n < 16 else 1e-3  # fewer sweeps for the interpreter
+    options = {"mask": mask, "prior": prior, "stderr": True, "tol": tol}
+    got, expected = (bradley_terry(wins, impl=impl, **options) for impl in ("native", "reference"))
+    assert_close(got, expected, wins, mask, prior, tol)
+    torch.testing.assert_close(
+        got.stderr, expected.stderr, rtol=1e-6 if n < 16 else 1e-1, atol=1e-9, equal_nan=True
+    )  # at ratings as close as tol asks
+    for b in range(batch):
+        alone = bradley_terry(wins[b : b + 1], mask=mask[b : b + 1], prior=prior, tol=tol, impl="native")
+        assert torch.equal(alone.rating[0].nan_to_num(7.0), got.rating[b].nan_to_num(7.0))
+        assert alone.iterations[0] == got.iterations[b]
+
+
+@pytest.mark.triton
+def test_what_sweeps_leave_is_left_to_newton():
+    """Two pairs who hardly met each other are hopeless for sweeps; their neighbours in the batch are not."""
+    pairs = torch.zeros(1, 4, 4, dtype=torch.float64)
+    pairs[0, 0, 1] = pairs[0, 1, 0] = pairs[0, 2, 3] = pairs[0, 3, 2] = 500.0
+    pairs[0, 1, 2], pairs[0, 2, 1] = 0.03, 0.01
+    wins = torch.cat((round_robin(4, 3, batch=1) + 0.5 * (1 - torch.eye(4)), pairs))
+    got, expected = (bradley_terry(wins, prior=0.0, impl=impl) for impl in ("native", "reference"))
+    assert got.status.tolist() == expected.status.tolist() == [RatingStatus.CONVERGED] * 2
+    assert got.iterations[1] == expected.iterations[1]
+    torch.testing.assert_close(got.rating[1], expected.rating[1], rtol=1e-9, atol=1e-12)  # the same steps from the same start
 
 
 @pytest.mark.parametrize("n", [3, 8, 20, 32, 33, 50])

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rrm_core import NativeKernelError
+from rrm_core.testing import guarded
 from rrm_core.tournaments import pairwise_wins, schema
 
 NAN = float("nan")
@@ -34,6 +35,7 @@ def loop(problem, first, second, outcome, weight, num_problems, n):
     return torch.tensor(wins, dtype=torch.float64).view(num_problems, n, n)
 
 
+@pytest.mark.triton
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(match, max_size=40))
 def test_equals_the_loop(impl, matches):
@@ -42,6 +44,22 @@ def test_equals_the_loop(impl, matches):
     got = pairwise_wins(first, second, outcome, problem=problem, num_problems=3, num_candidates=5, weight=weight, impl=impl)
     assert got.dtype == torch.float64
     assert torch.equal(got, expected)  # the loop's order of additions, so the loop's bits
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("outcomes", ["verdicts", "shares"])
+def test_several_blocks_of_cells(impl, outcomes):
+    generator = torch.Generator().manual_seed(3)
+    first = torch.randint(0, 9, (700,), generator=generator)
+    second = (first + torch.randint(1, 9, first.shape, generator=generator)) % 9
+    problem = torch.randint(0, 5, first.shape, generator=generator)  # 405 cells, of which some heavy
+    second[:200], first[:200], problem[:200] = 8, 7, 4
+    outcome = torch.rand(first.shape, dtype=torch.float64, generator=generator)
+    outcome = (2 * outcome).round() / 2 if outcomes == "verdicts" else outcome
+    weight = torch.rand(first.shape, dtype=torch.float64, generator=generator)
+    columns = [guarded(x) for x in (first, second, outcome)]
+    got = pairwise_wins(*columns, problem=guarded(problem), num_problems=5, num_candidates=9, weight=guarded(weight), impl=impl)
+    assert torch.equal(got, loop(*(x.tolist() for x in (problem, first, second, outcome, weight)), 5, 9))
 
 
 def test_array_likes_agree():
@@ -66,6 +84,7 @@ def test_outcome_dtypes_and_gradients(dtype):
     assert not wins.requires_grad
 
 
+@pytest.mark.triton
 def test_empty(impl):
     for empty in ([], torch.empty(0, dtype=torch.int64)):
         assert torch.equal(pairwise_wins(empty, empty, [], problem=empty, num_problems=2, num_candidates=3, impl=impl), torch.zeros(2, 3, 3))
@@ -144,6 +163,7 @@ def test_native_is_refused_without_a_kernel(monkeypatch):
         pairwise_wins([0], [1], [1], num_candidates=2, impl="native")
 
 
+@pytest.mark.triton
 def test_unchecked_values_are_skipped_or_loud(impl):
     """What the op does where ops.py cannot look: ids out of range and matches against oneself count nothing, bad shares and weights are NaN."""
     body = schema.pairwise_wins.body(impl, torch.zeros(0))
