@@ -89,10 +89,15 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(raw(a), raw(b))
 
 
+def poisoned(count: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """Memory full of NaN (or the most negative integer, or True)."""
+    poison = float("nan") if dtype.is_floating_point else True if dtype == torch.bool else torch.iinfo(dtype).min
+    return torch.full((count,), poison, dtype=dtype, device=device)
+
+
 def guarded(x: Tensor, band: int = 64) -> Tensor:
-    """A copy of x with NaN (or the most negative integer) before and after it in memory, so that a read out of bounds shows."""
-    poison = float("nan") if x.is_floating_point() else torch.iinfo(x.dtype).min
-    memory = torch.full((x.numel() + 2 * band,), poison, dtype=x.dtype, device=x.device)
+    """A copy of x with poison before and after it in memory, so that a read out of bounds shows."""
+    memory = poisoned(x.numel() + 2 * band, x.dtype, x.device)
     inside = memory[band : band + x.numel()].view(x.shape)
     inside.copy_(x)
     return inside

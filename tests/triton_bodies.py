@@ -4,6 +4,7 @@ Loaded in a fresh process with TRITON_INTERPRET=1; ``impl="native"`` then means 
 """
 
 import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import settings
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 import rrm_core
+import rrm_core.testing
 from rrm_core._library import LIBRARY, OPS
 from rrm_core.logprobs import reference
 
 assert rrm_core.backend_info()["library"] is not None
+
+BAND = 64  # elements
 
 
 def multiply(builder: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *options: object) -> TensorHandle:
@@ -25,7 +29,10 @@ def multiply(builder: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: T
     def widen(x: TensorHandle) -> np.ndarray:
         return (x.data.astype(np.uint32) << 16).view(np.float32) if x.dtype.scalar == tl.bfloat16 else x.data.astype(np.float32)
 
-    return TensorHandle(np.matmul(widen(a), widen(b)) + d.data, tl.float32)
+    a, b, total = widen(a), widen(b), d.data
+    for k in range(a.shape[1]):  # one order along the inner size whatever the other two, as on a GPU; a BLAS has none
+        total = total + a[:, k, None] * b[k]
+    return TensorHandle(total, tl.float32)
 
 
 def normalise(z: torch.Tensor, exact=reference.normalise) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +56,30 @@ def pytest_configure(config: pytest.Config) -> None:
     InterpreterBuilder.create_dot = multiply
     reference.normalise = normalise
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def guard_bands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a launcher allocates is poisoned, inside and in a band on either side, and the bands are looked at after the test."""
+    bands: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def guarding(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def allocated(*args: object, **options: object) -> torch.Tensor:
+            inside = allocate(*args, **options)
+            if type(inside) is not torch.Tensor or inside.device.type != "cpu":
+                return inside
+            memory = rrm_core.testing.poisoned(inside.numel() + 2 * BAND, inside.dtype)
+            bands.append((memory[:BAND], memory[-BAND:]))
+            return memory[BAND:-BAND].view(inside.shape)
+
+        return allocated
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", guarding(torch.Tensor.new_empty))
+    yield
+    for before, after in bands:
+        expected = rrm_core.testing.poisoned(BAND, before.dtype)
+        assert rrm_core.testing.same_bits(before, expected), "written before the beginning of a buffer"
+        assert rrm_core.testing.same_bits(after, expected), "written past the end of a buffer"
 
 
 def pytest_collection() -> None:

@@ -26,6 +26,9 @@ TARGETS = {
 }
 
 
+_disassembled: dict[tuple[str, str], str] = {}
+
+
 @dataclass(frozen=True)
 class Launch:
     """One launch of a kernel: what was compiled for it, and the grid."""
@@ -38,7 +41,10 @@ class Launch:
     @cached_property
     def assembly(self) -> str:
         """The machine's own instructions: SASS or AMD GCN."""
-        return str(self.compiled.asm["sass" if self.target.startswith("sm_") else "amdgcn"])
+        key = (self.target, self.compiled.hash)  # several launches share one kernel, and disassembling takes longer than compiling
+        if key not in _disassembled:
+            _disassembled[key] = str(self.compiled.asm["sass" if self.target.startswith("sm_") else "amdgcn"])
+        return _disassembled[key]
 
     @property
     def spills(self) -> int:

@@ -42,4 +42,61 @@ def ids(*sizes: int) -> Tensor:
     return torch.empty(sizes, dtype=torch.int64)
 
 
-SAMPLES: list[Sample] = []
+V, H = 151_936, 1024
+SMALL = 4096  # a vocabulary for what allocates its gradient
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def logprob_samples(name: str, dtype: torch.dtype) -> list[Sample]:
+    """64 rows, one token or ten labels of one form each, every input differentiable."""
+    n, labels = 64, 10
+
+    def head(vocab: int = V) -> tuple[Tensor, Tensor]:
+        return floats(n, H, dtype=dtype), floats(vocab, H, dtype=dtype)
+
+    def forms() -> tuple[Tensor, Tensor]:
+        return ids(1, labels, 1), floats(1, labels)
+
+    def token_grads() -> tuple[Tensor, Tensor, Tensor]:
+        return floats(n), floats(n), floats(n)
+
+    def score_grads() -> list[Tensor]:
+        return [floats(n, labels), floats(n, labels), *(floats(n) for _ in range(5))]
+
+    def logits() -> Tensor:
+        return floats(n, V, dtype=dtype)
+
+    stream, product = frozenset({"_logits_statistics_kernel"}), frozenset({"_linear_statistics_kernel"})
+    gradient, linear_gradient = stream | {"_logits_gradient_kernel"}, product | {"_linear_gradient_kernel"}
+    tail = (None, None, None, None)  # rows, bias, temperature, softcap
+    forward = [
+        Sample("token_logprobs", name, lambda: (logits(), ids(n), None, -100), stream),
+        Sample("linear_token_logprobs", name, lambda: (*head(), ids(n), *tail, -100, V, True), product),
+    ]
+    if dtype == torch.float16:  # compiles to what bfloat16 does, but for the conversions
+        return forward
+    return [
+        *forward,
+        Sample("token_logprobs_backward", name, lambda: (*token_grads(), logits(), ids(n), floats(n), -100, True, True), gradient),
+        Sample(
+            "linear_token_logprobs_backward",
+            name,
+            lambda: (*token_grads(), *head(SMALL), ids(n), *tail, -100, SMALL, True, True, False, False),
+            linear_gradient,
+        ),
+        Sample("score_token_logprobs", name, lambda: (*head(), *forms(), ids(n), None, None, None, None, True, V, True), product),
+        Sample("score_token_logprobs", f"{name}, labels only", lambda: (*head(), *forms(), ids(n), None, None, None, None, False, V, True)),
+        Sample(
+            "score_token_logprobs_backward",
+            f"{name}, bias, temperature, softcap",
+            lambda: (score_grads(), *head(SMALL), *forms(), ids(n), None, floats(SMALL), floats(n), 30.0, True, SMALL, True, True, True, True),
+            linear_gradient,
+        ),
+        Sample("score_token_logprobs_from_logits", name, lambda: (logits(), *forms(), None, None, True), stream),
+        Sample(
+            "score_token_logprobs_from_logits_backward", name, lambda: (score_grads(), logits(), *forms(), None, None, True, True, False), gradient
+        ),
+    ]
+
+
+SAMPLES: list[Sample] = [sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)]

@@ -44,14 +44,14 @@ using FloatArray = Array<float, ScalarType::Float>;
 
 using Sizes = std::vector<int64_t>;
 
-int64_t product(const Sizes& sizes) {
+inline int64_t product(const Sizes& sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>());
 }
-int64_t ceil_div(int64_t n, int64_t d) {
+inline int64_t ceil_div(int64_t n, int64_t d) {
   return (n + d - 1) / d;
 }
 
-Sizes with(Sizes sizes, int64_t last) {
+inline Sizes with(Sizes sizes, int64_t last) {
   sizes.push_back(last);
   return sizes;
 }

@@ -2,13 +2,17 @@
 // table from the same sources; dispatch.cpp chooses one of them, once.
 #pragma once
 
+#include "advantages.h"
 #include "logprobs.h"
+#include "tournaments.h"
 
 namespace rrm {
 
 struct Table {
   const char* name;
+  const AdvantageKernels* advantages;
   const LogprobKernels* logprobs;
+  const TournamentKernels* tournaments;
 };
 
 // The tables this processor can run, best first; the last is the baseline. `count` receives their number.

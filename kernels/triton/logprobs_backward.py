@@ -4,22 +4,22 @@ The forward's statistics are formed again. With p = softmax(z), z = x / T, every
 
     dL/dz_v = p_v (slope - entropy_slope (log p_v + entropy)) + sum over the row's ids with id_k = v of grad_k
 
-(entropy_slope 0 for score tokens), so a row is: its ids, their gradients, and six numbers. Stored logits are read once more and the gradient written once.
-From hidden states, dL/dx is formed for PIECE tokens and some rows at a time and multiplied away at once: no N x V tensor. Products run in one order
-along the vocabulary (hidden) and the rows (weight); no atomics. A row's gradient has the same bits in every batch.
+(entropy_slope 0 for score tokens), so a row is: its ids, their gradients, and six numbers. Stored logits are read once more and the gradient written
+once. From hidden states, dL/dx is formed for PIECE tokens and some rows at a time and multiplied away at once: no N x V tensor. Products run in one
+order along the vocabulary (hidden) and the rows (weight); no atomics. A row's gradient has the same bits in every batch.
 """
 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import LOG2_E, LOWEST, maximum
 from rrm_core._triton.configs import CHUNK, FINISH, LANES, PASS_ROWS, PIECE
 from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, row_of_logits, source_rows, statistics, tile_of_logits
 from rrm_core._triton.product import add_product
 from rrm_core._triton.softmax import VECTOR, entropy, log_total, merge
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
@@ -202,7 +202,7 @@ def token_facts(source, token_ids, grads, ignore_index):
 def logits_gradients(source, ids, grads, facts, need_logits, need_temperature):
     """[dL/dlogits, dL/dtemperature], as needed, from a row's ids [N, K], their gradients and its facts."""
     logits = source.base
-    out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    out = logits.new_empty(logits.shape)
     products = source.new(source.n, source.num_blocks)
     if source.n:
         _logits_gradient_kernel[(source.n * source.num_blocks,)](

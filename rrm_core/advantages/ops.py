@@ -51,8 +51,8 @@ def _layout(groups: int | Tensor | Offsets, num_groups: int | None, rewards: Ten
                 raise TypeError(f"num_groups: expected an integer or None, got {type(num_groups).__name__}")
             require(num_groups >= 0, "num_groups", "an integer of at least 0", num_groups)
             require_in_range("groups", groups, num_groups)
-        order, offsets = schema.group_order.body(impl, groups)(groups, num_groups)
-        return order, offsets, 0
+        sort = schema.group_order.body("reference" if impl == "reference" else None, groups)  # torch's own on CUDA
+        return *sort(groups, num_groups), 0
     require(num_groups is None, "num_groups", "None unless groups are ids", num_groups)
     if isinstance(groups, Offsets):
         _check_offsets(groups.offsets, rewards)
@@ -124,6 +124,6 @@ def group_advantages(
         require_tensor("mask", mask, (torch.bool,), rewards)
         require_shape("mask", mask, rewards.shape)
     values = rewards.detach().to(torch.promote_types(rewards.dtype, torch.float32))
-    order, offsets, size = _layout(groups, num_groups, values, impl)
     body = schema.group_advantages.body(impl, values)
+    order, offsets, size = _layout(groups, num_groups, values, impl)
     return GroupAdvantages(*body(values, order, offsets, size, mask, ESTIMATORS[estimator], eps, singleton == "reward"))

@@ -38,4 +38,5 @@ group_advantages = define_op(
     reference.group_advantages,
     _fake_advantages,
     in_float64=True,
+    triton="advantages:group_advantages",
 )

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rrm_core import Offsets, group_advantages
@@ -15,11 +15,7 @@ from rrm_core.testing import assert_within_contract, same_bits
 
 NAN, INF = float("nan"), float("inf")
 ESTIMATORS = ["grpo", "dr_grpo", "rloo"]
-
-
-@pytest.fixture(params=["reference"])
-def impl(request):
-    return request.param
+pytestmark = pytest.mark.triton
 
 
 def exact(rewards, ids, *, estimator="grpo", eps=1e-6, mask=None, singleton="zero"):
@@ -324,26 +320,26 @@ def test_the_forms_of_groups_agree(impl, estimator):
 reward = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, 1.0, NAN]))
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.native
 @given(st.lists(st.tuples(reward, st.integers(-2, 3), st.booleans()), max_size=30), st.sampled_from(ESTIMATORS), st.sampled_from(["zero", "reward"]))
 def test_any_rewards_against_exact_arithmetic(rows, estimator, singleton):
     rewards, ids = torch.tensor([r[0] for r in rows]).view(-1), torch.tensor([r[1] for r in rows], dtype=torch.int64)
     mask = torch.tensor([r[2] for r in rows], dtype=torch.bool)
-    check(rewards, ids, None, estimator=estimator, mask=mask, singleton=singleton)
+    check(rewards, ids, "native", estimator=estimator, mask=mask, singleton=singleton)
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.native
 @given(
     st.lists(st.tuples(st.integers(-8, 8), st.integers(0, 3)), min_size=1, max_size=30), st.integers(-1000, 1000), st.randoms(use_true_random=False)
 )
 def test_shifts_and_permutations(rows, shift, random):
     rewards, ids = torch.tensor([r[0] / 4 for r in rows]), torch.tensor([r[1] for r in rows])
-    got = group_advantages(rewards, ids)
-    moved = group_advantages(rewards + shift, ids)  # eighths and thousands are exact, so are the differences
+    got = group_advantages(rewards, ids, impl="native")
+    moved = group_advantages(rewards + shift, ids, impl="native")  # eighths and thousands are exact, so are the differences
     assert torch.allclose(moved.advantage, got.advantage, rtol=1e-6, atol=1e-6)
     assert torch.equal(moved.keep, got.keep)
     order = torch.tensor(random.sample(range(len(rows)), len(rows)))
-    permuted = group_advantages(rewards[order], ids[order])
+    permuted = group_advantages(rewards[order], ids[order], impl="native")
     assert torch.allclose(permuted.advantage, got.advantage[order], rtol=1e-6, atol=1e-6)
     assert torch.equal(permuted.size, got.size)
 
@@ -369,6 +365,42 @@ def test_thread_count_changes_no_bit(impl, threads):
         )
     for other in runs[1:]:
         assert all(same_bits(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.native
+@pytest.mark.cpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_cpp_body_adds_in_the_order_of_the_plain_one(dtype):
+    """So they agree bit by bit, in every instruction set: groups alone and side by side in vectors, some too long for that, whole and ragged.
+    In float64 up to torch's square root, which is not always the nearest number."""
+    sizes = torch.randint(0, 40, (300,), generator=torch.Generator().manual_seed(0))
+    sizes[[7, 100, 101, 290]] = torch.tensor([511, 512, 513, 2000])
+    rewards, ids = random_groups(int(sizes.sum()), 50, offset=5.0)
+    rewards = rewards.to(dtype) / 3
+    offsets = Offsets(torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]))
+    mask = torch.rand(rewards.shape, generator=torch.Generator().manual_seed(1)) < 0.9
+    for estimator in ESTIMATORS:
+        for groups in (offsets, ids, 1, len(rewards)):
+            for some in (None, mask):
+                options = {"estimator": estimator, "mask": some, "singleton": "reward"}
+                native, plain = (group_advantages(rewards, groups, **options, impl=impl) for impl in ("native", "reference"))
+                for a, b in zip(native, plain, strict=True):
+                    assert same_bits(a, b) if dtype == torch.float32 else torch.allclose(a, b, rtol=1e-15, atol=0, equal_nan=True)
+
+
+@pytest.mark.native
+@pytest.mark.cpu
+def test_sorts_ids_of_any_spread():
+    from rrm_core._library import OPS
+
+    generator = torch.Generator().manual_seed(0)
+    for low, high in ((0, 1), (0, 2), (-3, 4), (0, 5000), (-(2**31), 2**31), (-(2**63), 2**63 - 1)):
+        for n in (0, 1, 2, 3000):
+            for step in (1, 2**13) if high < 2**32 else (1,):
+                ids = torch.randint(low, high, (n,), generator=generator) * step
+                for groups in (None, 0, 7, 5000):
+                    native, plain = OPS["group_order"].dispatched(ids, groups), OPS["group_order"].reference(ids, groups)
+                    assert all(torch.equal(a, b) for a, b in zip(native, plain, strict=True)), (low, high, n, step, groups)
 
 
 def test_strided_inputs(impl):

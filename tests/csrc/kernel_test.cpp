@@ -2,29 +2,16 @@
 // plain loops in double. Prints one closing line "N passed, N failed".
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
 
-#include "table.h"
+#include "check.h"
 
 namespace {
 
 using namespace rrm;
-
-int passed = 0, failed = 0;
-
-void check(bool ok, const char* table, const char* what, double got, double expected) {
-  ok ? ++passed : ++failed;
-  if (!ok) std::printf("FAILED %s: %s gave %.9g, expected %.9g\n", table, what, got, expected);
-}
-
-void check_close(const char* table, const char* what, double got, double expected, double tolerance) {
-  const bool same = (std::isnan(got) && std::isnan(expected)) || got == expected || std::fabs(got - expected) <= tolerance;
-  check(same, table, what, got, expected);
-}
 
 uint16_t to_bfloat16(float x) {
   uint32_t bits;
@@ -234,6 +221,7 @@ int main() {
     }
     test_special_rows(tables[t]);
     test_float16_conversion(tables[t]);
+    test_advantages(tables[t]);
     std::printf("%s: %d checks\n", tables[t].name, passed - before);
   }
   std::printf("%d passed, %d failed\n", passed, failed);

@@ -18,11 +18,6 @@ OP = torch.ops.rrm.elo.default
 DATA = Path(__file__).parents[3] / "shared/data/pandalm"
 
 
-@pytest.fixture(params=["reference"])
-def impl(request):
-    return request.param
-
-
 def loop(problem, first, second, outcome, weight, num_problems, n, k=4.0, init=1000.0, scale=400.0):
     """(rating, matches counted)"""
     rating, counted = [[init] * n for _ in range(num_problems)], [0] * num_problems

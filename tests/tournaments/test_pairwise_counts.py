@@ -24,11 +24,6 @@ match = st.tuples(
 ).filter(lambda m: m[1] != m[2])
 
 
-@pytest.fixture(params=["reference"])
-def impl(request):
-    return request.param
-
-
 def test_equals_the_loop(impl):
     @settings(max_examples=40, deadline=None)
     @given(st.lists(match, max_size=40))

@@ -1,0 +1,47 @@
+// What the advantage kernels are given. The meaning of the results is in rrm_core/advantages/reference.py.
+#pragma once
+
+#include <cstdint>
+
+namespace rrm {
+
+enum class Estimator : int64_t { kGrpo, kDrGrpo, kRloo };
+
+// Rows in groups. Group g has the positions from offsets[g] to offsets[g + 1], or group_size of them from g * group_size; position p is row order[p],
+// or p itself. Offsets may be any numbers; the entries of order are rows.
+struct GroupsJob {
+  bool wide;            // rewards, advantage, mean and std are float64, not float32
+  const void* rewards;  // [num_rows]
+  const bool* mask;     // [num_rows] or null
+  const int64_t* order;
+  const int64_t* offsets;
+  int64_t group_size, num_rows;
+  Estimator estimator;
+  double eps;
+  bool raw_singletons;
+  void* advantage;  // [num_rows]; only the rows of groups are written
+  void* mean;       // [groups], as the three below
+  void* std;
+  int64_t* size;
+  bool* keep;
+
+  int64_t clamped(int64_t position) const {
+    return position < 0 ? 0 : position > num_rows ? num_rows : position;
+  }
+  int64_t begin(int64_t group) const {
+    return offsets ? clamped(offsets[group]) : group * group_size;
+  }
+  int64_t end(int64_t group) const {
+    const int64_t from = begin(group), to = begin(group + 1);
+    return to < from ? from : to;
+  }
+};
+
+struct AdvantageKernels {
+  // Groups in [begin, end).
+  void (*groups)(const GroupsJob&, int64_t begin, int64_t end);
+  // order [n]: the indices of ids [n] by ascending id, equal ids in their order. scratch: [3 n]. Returns the ids in that order.
+  const int64_t* (*sort_ids)(const int64_t* ids, int64_t n, int64_t* order, int64_t* scratch);
+};
+
+}  // namespace rrm

@@ -1,0 +1,211 @@
+"""Advantages of grouped rewards, in one launch.
+
+Per group of n rewards x: smallest + mean(x - smallest) is the mean up to float32's rounding, its own error the mean of the differences to it. So
+c = (x - mean) - mean(x - mean) is exactly 0 for equal rewards and precise at any offset; std = range * sqrt(sum((c / range)^2) / (n - 1)). Several
+groups of at most SHORT rows share a tile [GROUPS, LANES]; a longer one is a tile of its own, [1, WIDE].
+
+A group's sums: each lane adds every LANES-th (WIDE-th) row in their order, then neighbouring lanes are added, two by two. So its bits depend on its own
+rows and nothing else, however the groups are given. float32 throughout, float64 for float64 rewards. No atomics.
+"""
+
+from __future__ import annotations
+
+import torch
+from rrm_core._triton.common import INFINITY
+from rrm_core._triton.configs import GROUP_TILES
+
+import triton
+import triton.language as tl
+
+NAN = tl.constexpr(float("nan"))
+RLOO = tl.constexpr(2)
+GRPO = tl.constexpr(0)
+
+# ---- kernels
+
+
+@triton.jit
+def divide(x, y):
+    """To the nearest number."""
+    if x.dtype == tl.float64:
+        return x / y
+    else:
+        return tl.div_rn(x, y)
+
+
+@triton.jit
+def square_root(x):
+    if x.dtype == tl.float64:
+        return tl.sqrt(x)
+    else:
+        return tl.sqrt_rn(x)
+
+
+@triton.jit
+def lane_sum(x, LEVELS: tl.constexpr):
+    """x [groups, 2 ** LEVELS] -> [groups], neighbours first."""
+    for _ in tl.static_range(LEVELS):
+        a, b = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+        x = a + b
+    return tl.reshape(x, (x.shape[0],))
+
+
+@triton.jit
+def rows_at(order_ptr, position, m_position, HAS_ORDER: tl.constexpr):
+    if HAS_ORDER:
+        return tl.load(order_ptr + position, mask=m_position, other=0)
+    else:
+        return position
+
+
+@triton.jit
+def load_rewards(rewards_ptr, mask_ptr, row, m_row, HAS_MASK: tl.constexpr):
+    """Rewards and whether they count."""
+    x = tl.load(rewards_ptr + row, mask=m_row, other=NAN)
+    counts = x == x
+    if HAS_MASK:
+        counts = counts & (tl.load(mask_ptr + row, mask=m_row, other=0) != 0)
+    return x, counts
+
+
+@triton.jit
+def advantages_of_groups(
+    rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group, eps,
+    HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, ESTIMATOR: tl.constexpr, RAW_SINGLETONS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr,
+):  # fmt: skip
+    """Groups [GROUPS] with so many rows from position ``begin``; those out of m_group have no rows."""
+    o_lane = tl.arange(0, LANES)[None, :]
+    longest = tl.max(rows, 0)
+    zeros = tl.zeros((group.shape[0], LANES), rewards_ptr.dtype.element_ty)
+    low, high, count = zeros + INFINITY, zeros - INFINITY, zeros.to(tl.int32)
+    for start in range(0, longest, LANES):
+        m_row = start + o_lane < rows[:, None]
+        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        count += counts.to(tl.int32)
+        low, high = tl.minimum(low, tl.where(counts, x, INFINITY)), tl.maximum(high, tl.where(counts, x, -INFINITY))
+    size = tl.sum(count, 1)
+    n = size.to(zeros.dtype)
+    smallest = tl.min(low, 1)
+    spread = tl.max(high, 1) - smallest
+    broken = (size > 0) & ~(spread < INFINITY)
+    keep = (spread > 0) & ~broken
+
+    above = zeros
+    for start in range(0, longest, LANES):
+        m_row = start + o_lane < rows[:, None]
+        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        above += tl.where(counts, x - smallest[:, None], 0.0)
+    mean = smallest + divide(lane_sum(above, LEVELS), n)
+    drift = zeros
+    for start in range(0, longest, LANES):
+        m_row = start + o_lane < rows[:, None]
+        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        drift += tl.where(counts, x - mean[:, None], 0.0)
+    shift = divide(lane_sum(drift, LEVELS), n)
+    squares = zeros
+    for start in range(0, longest, LANES):
+        m_row = start + o_lane < rows[:, None]
+        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        part = divide((x - mean[:, None]) - shift[:, None], spread[:, None])
+        squares += tl.where(counts, part * part, 0.0)
+    std = tl.where(keep, spread * square_root(divide(lane_sum(squares, LEVELS), n - 1.0)), 0.0)
+
+    tl.store(mean_ptr + group, tl.where(broken, NAN, mean + shift), mask=m_group)
+    tl.store(std_ptr + group, tl.where(broken, NAN, std), mask=m_group)
+    tl.store(size_ptr + group, size.to(tl.int64), mask=m_group)
+    tl.store(keep_ptr + group, keep, mask=m_group)
+
+    divisor = tl.full(n.shape, 1.0, n.dtype)
+    if ESTIMATOR == GRPO:
+        divisor = std + eps
+    if ESTIMATOR == RLOO:
+        divisor = divide(n - 1.0, n)
+    for start in range(0, longest, LANES):
+        m_row = start + o_lane < rows[:, None]
+        row = rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER)
+        x, counts = load_rewards(rewards_ptr, mask_ptr, row, m_row, HAS_MASK)
+        advantage = tl.where(keep[:, None], divide((x - mean[:, None]) - shift[:, None], divisor[:, None]), 0.0)
+        if RAW_SINGLETONS:
+            advantage = tl.where((size == 1)[:, None], x, advantage)
+        advantage = tl.where(broken[:, None], NAN, advantage)
+        tl.store(advantage_ptr + row, tl.where(counts, advantage, 0.0), mask=m_row)
+
+
+@triton.jit
+def load_offset(offsets_ptr, group, m_group, num_rows):
+    return tl.minimum(tl.maximum(tl.load(offsets_ptr + group, mask=m_group, other=0), 0), num_rows)
+
+
+@triton.jit
+def leave_out(order_ptr, advantage_ptr, begin, end, HAS_ORDER: tl.constexpr, WIDE: tl.constexpr):
+    """NaN for positions of no group."""
+    o_lane = tl.arange(0, WIDE)
+    for start in range(begin, end, WIDE):
+        m_row = start + o_lane < end
+        row = rows_at(order_ptr, start + o_lane, m_row, HAS_ORDER)
+        tl.store(advantage_ptr + row, tl.full((WIDE,), NAN, advantage_ptr.dtype.element_ty), mask=m_row)
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_groups", "group_size"])
+def _group_advantages_kernel(
+    rewards_ptr, mask_ptr, order_ptr, offsets_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, num_rows, num_groups, group_size, eps, eps_rest,
+    HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, HAS_OFFSETS: tl.constexpr, ESTIMATOR: tl.constexpr, RAW_SINGLETONS: tl.constexpr,
+    GROUPS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr, SHORT: tl.constexpr, WIDE: tl.constexpr, WIDE_LEVELS: tl.constexpr,
+):  # fmt: skip
+    """GROUPS groups: those of equal size, or between offsets."""
+    first = tl.program_id(0).to(tl.int64) * GROUPS
+    group = first + tl.arange(0, GROUPS)
+    m_group = group < num_groups
+    eps = tl.zeros((1,), rewards_ptr.dtype.element_ty) + eps + eps_rest
+    if HAS_OFFSETS:
+        begin = load_offset(offsets_ptr, group, m_group, num_rows)
+        rows = tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
+        if first == 0:
+            leave_out(order_ptr, advantage_ptr, 0, load_offset(offsets_ptr, 0, True, num_rows), HAS_ORDER, WIDE)
+        if first + GROUPS >= num_groups:
+            leave_out(order_ptr, advantage_ptr, load_offset(offsets_ptr, num_groups, True, num_rows), num_rows, HAS_ORDER, WIDE)
+        m_group = m_group & (rows <= SHORT)
+    else:
+        begin = group * group_size
+        rows = tl.zeros((GROUPS,), tl.int64) + group_size
+    advantages_of_groups(
+        rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, tl.where(m_group, rows, 0), m_group,
+        eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, LANES, LEVELS,
+    )  # fmt: skip
+    if HAS_OFFSETS:
+        if tl.max(rows, 0) > SHORT:
+            for i in range(GROUPS):
+                group = tl.zeros((1,), tl.int64) + (first + i)
+                m_group = group < num_groups
+                begin = load_offset(offsets_ptr, group, m_group, num_rows)
+                rows = tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
+                if tl.max(rows, 0) > SHORT:
+                    advantages_of_groups(
+                        rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group,
+                        eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
+                    )  # fmt: skip
+
+
+# ---- launchers
+
+
+def group_advantages(rewards, order, offsets, group_size, mask, estimator, eps, raw_singletons):
+    rewards, mask, order, offsets = (None if x is None else x.contiguous() for x in (rewards, mask, order, offsets))
+    n = rewards.shape[0]
+    groups = n // group_size if offsets is None else offsets.shape[0] - 1
+    advantage = torch.empty_like(rewards)
+    mean, std = rewards.new_empty(groups), rewards.new_empty(groups)
+    size, keep = rewards.new_empty(groups, dtype=torch.int64), rewards.new_empty(groups, dtype=torch.bool)
+    if n == 0 and groups == 0:
+        return advantage, mean, std, size, keep
+    mostly_long = n > GROUP_TILES["SHORT"] * groups
+    tiles = {**GROUP_TILES, "GROUPS": 1 if mostly_long else GROUP_TILES["GROUPS"]}
+    if mostly_long and offsets is None:
+        tiles |= {"LANES": tiles["WIDE"], "LEVELS": tiles["WIDE_LEVELS"]}
+    narrow_eps = torch.tensor(eps, dtype=torch.float32).item()
+    _group_advantages_kernel[(max(1, triton.cdiv(groups, tiles["GROUPS"])),)](
+        rewards, mask, order, offsets, advantage, mean, std, size, keep, n, groups, group_size, narrow_eps, eps - narrow_eps,
+        HAS_MASK=mask is not None, HAS_ORDER=order is not None, HAS_OFFSETS=offsets is not None, ESTIMATOR=estimator, RAW_SINGLETONS=raw_singletons,
+        **tiles, enable_fp_fusion=False,
+    )  # fmt: skip
+    return advantage, mean, std, size, keep

@@ -1,0 +1,114 @@
+// The advantage kernels against loops over one group at a time.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "check.h"
+
+namespace {
+
+using namespace rrm;
+
+// Rewards of which some are NaN, in groups of these sizes, whole or by offsets that begin with a row of no group; maybe in shuffled rows and masked.
+template <class T>
+void test_groups(const Table& table, const std::vector<int64_t>& sizes, bool by_offsets, bool shuffled, bool masked, Estimator estimator) {
+  std::mt19937 generator(sizes.size());
+  std::normal_distribution<T> distribution(100, 1);
+  const int64_t groups = sizes.size(), outside = by_offsets, n = std::accumulate(sizes.begin(), sizes.end(), outside);
+  std::vector<T> rewards(n), advantage(n, -1), mean(groups), std(groups);
+  std::vector<int64_t> order(n), offsets(1, outside), size(groups);
+  const auto mask = std::make_unique<bool[]>(n), keep = std::make_unique<bool[]>(groups);
+  for (int64_t i = 0; i < n; ++i) {
+    rewards[i] = generator() % 16 ? distribution(generator) : std::numeric_limits<T>::quiet_NaN();
+    mask[i] = !masked || generator() % 8;
+  }
+  for (int64_t s : sizes) offsets.push_back(offsets.back() + s);
+  std::iota(order.begin(), order.end(), 0);
+  if (shuffled) std::shuffle(order.begin(), order.end(), generator);
+  GroupsJob job{};
+  job.wide = sizeof(T) == 8;
+  job.rewards = rewards.data();
+  job.mask = masked ? mask.get() : nullptr;
+  job.order = shuffled ? order.data() : nullptr;
+  job.offsets = by_offsets ? offsets.data() : nullptr;
+  job.group_size = sizes.empty() ? 1 : sizes[0];
+  job.num_rows = n;
+  job.estimator = estimator;
+  job.eps = 1e-3;
+  job.advantage = advantage.data();
+  job.mean = mean.data();
+  job.std = std.data();
+  job.size = size.data();
+  job.keep = keep.get();
+  table.advantages->groups(job, 0, groups / 3);
+  table.advantages->groups(job, groups / 3, groups);
+
+  for (int64_t g = 0; g < groups; ++g) {
+    double sum = 0, squares = 0, count = 0;
+    for (int pass = 0; pass < 2; ++pass)
+      for (int64_t p = offsets[g]; p < offsets[g + 1]; ++p) {
+        const double x = rewards[order[p]];
+        if (std::isnan(x) || !mask[order[p]]) continue;
+        if (pass == 0) {
+          sum += x;
+          ++count;
+        } else {
+          squares += (x - sum / count) * (x - sum / count);
+        }
+      }
+    const double centre = sum / count, spread = count > 1 ? std::sqrt(squares / (count - 1)) : 0.0;
+    const double tolerance = job.wide ? 1e-11 : 1e-5;  // of rewards around 100
+    check(size[g] == count, table.name, "size", size[g], count);
+    check(keep[g] == (count > 1), table.name, "keep", keep[g], count > 1);
+    check_close(table.name, "mean", mean[g], centre, tolerance);
+    check_close(table.name, "std", std[g], spread, tolerance);
+    const double scale = estimator == Estimator::kGrpo ? 1 / (spread + 1e-3) : estimator == Estimator::kRloo ? count / (count - 1) : 1;
+    for (int64_t p = offsets[g]; p < offsets[g + 1]; ++p) {
+      const double x = rewards[order[p]];
+      const double expected = std::isnan(x) || !mask[order[p]] || count < 2 ? 0.0 : (x - centre) * scale;
+      check_close(table.name, "advantage", advantage[order[p]], expected, tolerance);
+    }
+  }
+  if (outside) check(advantage[order[0]] == -1, table.name, "a row of no group", advantage[order[0]], -1);
+}
+
+void test_sort(const Table& table, int64_t n, int64_t low, int64_t high) {
+  std::mt19937_64 generator(n);
+  std::uniform_int_distribution<int64_t> distribution(low, high);
+  std::vector<int64_t> ids(n), order(n), scratch(3 * n), expected(n);
+  for (int64_t& id : ids) id = distribution(generator);
+  const int64_t* sorted = table.advantages->sort_ids(ids.data(), n, order.data(), scratch.data());
+  std::iota(expected.begin(), expected.end(), 0);
+  std::stable_sort(expected.begin(), expected.end(), [&](int64_t a, int64_t b) { return ids[a] < ids[b]; });
+  for (int64_t i = 0; i < n; ++i) {
+    check(order[i] == expected[i], table.name, "order", order[i], expected[i]);
+    check(sorted[i] == ids[expected[i]], table.name, "a sorted id", sorted[i], ids[expected[i]]);
+  }
+}
+
+}  // namespace
+
+void test_advantages(const Table& table) {
+  std::vector<int64_t> ragged;
+  for (int64_t i = 0; i < 70; ++i) ragged.push_back(i % 23);
+  ragged.insert(ragged.end(), {511, 3, 512, 513, 1, 1500, 0});
+  for (Estimator estimator : {Estimator::kGrpo, Estimator::kDrGrpo, Estimator::kRloo})
+    for (bool shuffled : {false, true})
+      for (bool masked : {false, true}) {
+        for (int64_t size : {1, 2, 7, 8, 9, 40, 600}) test_groups<float>(table, std::vector<int64_t>(19, size), false, shuffled, masked, estimator);
+        test_groups<double>(table, std::vector<int64_t>(9, 11), false, shuffled, masked, estimator);
+        test_groups<float>(table, ragged, true, shuffled, masked, estimator);
+        test_groups<double>(table, ragged, true, shuffled, masked, estimator);
+      }
+  test_groups<float>(table, {}, true, false, false, Estimator::kGrpo);
+  for (int64_t n : {0, 1, 2, 1000}) {
+    test_sort(table, n, 0, 0);
+    test_sort(table, n, -3, 3);
+    test_sort(table, n, 0, 1 << 20);
+    test_sort(table, n, INT64_MIN, INT64_MAX);
+  }
+}
