@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 CXX_FILES := $(shell git ls-files 'kernels/cpu/*' 'tests/csrc/*.cpp' 'tests/csrc/*.h')
 
-.PHONY: setup demo test bench bench-peers gpu-report wheel lint format sanitize clean
+.PHONY: setup demo test test-slow bench bench-peers gpu-report wheel lint format sanitize clean
 
 setup: .venv/.built
 
@@ -26,6 +26,9 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: setup
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 build/peers/.installed: requirements/bench.txt | setup
 	@rm -rf build/peers

@@ -12,6 +12,7 @@ import torch
 with warnings.catch_warnings():
     warnings.simplefilter("error")
     import rrm_core
+    from rrm_core._library import OPS
 
 assert not [tool for tool in ("c++", "g++", "clang++", "cmake", "ninja", "make") if shutil.which(tool)]
 package = Path(rrm_core.__file__).parent
@@ -27,16 +28,20 @@ CALLS = {
     "score_token_logprobs": lambda impl: rrm_core.score_token_logprobs(HIDDEN, WEIGHT, TOKENS, impl=impl),
     "score_token_logprobs_from_logits": lambda impl: rrm_core.score_token_logprobs_from_logits(HIDDEN @ WEIGHT.T, TOKENS, impl=impl),
 }
+native = sorted(name for name, op in OPS.items() if "cpu" in op.native_devices)
+assert set(CALLS) <= set(native), native
 for name, call in CALLS.items():
     torch.testing.assert_close(tuple(call("native")), tuple(call("reference")), msg=name)  # that it runs at all; accuracy is tested elsewhere
-torch.library.opcheck(torch.ops.rrm.token_logprobs.default, (HIDDEN @ WEIGHT.T, IDS, None, -100))
+torch.library.opcheck(OPS["token_logprobs"].dispatched, (HIDDEN @ WEIGHT.T, IDS, None, -100))
 
 wins = rrm_core.pairwise_wins([0, 1], [1, 2], [1.0, 1.0], num_candidates=3)
 assert rrm_core.bradley_terry(wins).rating[0].argsort(descending=True).tolist() == [0, 1, 2]
 
 bodies = importlib.import_module("rrm_core._triton")  # never Triton itself: that comes with the families
-families = [module.name for module in pkgutil.iter_modules(bodies.__path__)]
 if importlib.util.find_spec("triton"):
-    for family in families:
-        importlib.import_module(f"rrm_core._triton.{family}")
-print("smoke test passed:", rrm_core.__version__, info, "triton bodies:", families)
+    for module in pkgutil.iter_modules(bodies.__path__):
+        importlib.import_module(f"rrm_core._triton.{module.name}")
+
+print("version:", rrm_core.__version__)
+print("backend:", info)
+print("native:", *native)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rrm_core._library import OPS
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ["setup.py", "pyproject.toml", "MANIFEST.in", "CMakeLists.txt", "README.md", "LICENSE", "rrm_core", "kernels"]
 
@@ -89,7 +91,8 @@ def test_a_release_is_complete_and_runs_without_tools(copy, tmp_path):
     assert {"CMakeLists.txt", *(str(p.relative_to(ROOT)) for p in (ROOT / "kernels/cpu").iterdir())} <= kept
     assert not [f for f in kept if f.startswith(("tests", "examples", "bench")) or f.endswith(".so")]
 
-    assert "triton bodies" in smoke_test(tmp_path / "with triton", wheel)
+    native = " ".join(sorted(name for name, op in OPS.items() if "cpu" in op.native_devices))
+    assert f"native: {native}\n" in smoke_test(tmp_path / "with triton", wheel)
     without = smoke_test(tmp_path / "without", wheel, program="sys.modules['triton'] = None; runpy.run_path(sys.argv[1])")
     assert "'cuda': 'reference'" in without
 

@@ -34,7 +34,7 @@ def test_every_instruction_set_within_contract(capability):
     ).stdout.split()
     assert report[0].removeprefix("native/").removesuffix("_bf16") == capability == report[1].lower()
     chosen = ["-p", "no:cacheprovider", "-m", "native", "-k", "contract or complement or invarian or cpp"]
-    tests = python("-m", "pytest", "tests/logprobs", "tests/advantages", *chosen, capability=capability)
+    tests = python("-m", "pytest", "tests/logprobs", "tests/advantages", "tests/tournaments", *chosen, capability=capability)
     assert tests.returncode == 0, tests.stdout
     assert " passed" in tests.stdout
 

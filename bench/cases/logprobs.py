@@ -22,6 +22,7 @@ HEAD = {"tiny": (32, 300), "quick": (1024, 32768), "full": (1024, 151936)}  # hi
 ROWS = {"tiny": (1, 3), "quick": (1, 8, 64), "full": (1, 8, 64)}
 TRAINED = {"tiny": 5, "quick": 64, "full": 256}  # rows of the linear ops with gradients
 LABELS = {"tiny": (4, 3), "quick": (128, 10), "full": (128, 10)}  # rows, labels of the product with the labels' rows alone
+ORDERS = 16  # of summation, for the yardstick of small cases
 SCORES = ScoreTokens({"A": [16, 88], "B": [33, 247]}, values=[1.0, 0.0])
 
 
@@ -90,7 +91,7 @@ def _stored(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) -> Iter
         make,
         token_logprobs,
         _with_others(plain_token_logprobs, inductor, **{"TRL": trl_token_logprobs, "TRL, no entropy": trl_logprob_alone}),
-        contract(reference),
+        contract(reference, ORDERS),
         moves=size,  # the logits, once
         floors=reads(0),
     )
@@ -129,7 +130,7 @@ def _from_hidden(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) ->
             functools.partial(_head, n, h, v, dtype),
             lambda hidden, weight: score_token_logprobs(hidden, weight, SCORES),
             _with_others(plain_scores, inductor),
-            contract(lambda hidden, weight: score_token_logprobs(hidden, weight, SCORES, impl="reference")),
+            contract(lambda hidden, weight: score_token_logprobs(hidden, weight, SCORES, impl="reference"), ORDERS),
             moves=v * h * dtype.itemsize,  # the head, once
             flops=flops,
             floors=floors,
@@ -150,7 +151,7 @@ def _from_hidden(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) ->
         lambda device: (*_head(n, h, HEAD["tiny"][1], dtype, device), torch.arange(count, device=device) * 7 + 1),
         some,
         {"PyTorch": plain_labels, "PyTorch's product": product_alone},
-        contract(functools.partial(some, impl="reference")),
+        contract(functools.partial(some, impl="reference"), ORDERS),
         moves=(n + count) * h * dtype.itemsize,  # hidden states and the labels' rows
         flops=2.0 * n * count * h,
     )

@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bench.native import library
 from bench.registry import Case, Inputs, Run, Scale, Seconds
-from rrm_core.tournaments import bradley_terry, pairwise_wins
+from rrm_core._library import OPS
+from rrm_core.tournaments import bradley_terry, elo, pairwise_wins
 
 # problems, candidates: two games a pair
 ROUND_ROBINS = {
@@ -132,7 +134,41 @@ def same_counts(run: Run, inputs: Inputs) -> None:
     assert torch.equal(wins, exact), "wins differ"
 
 
-def _tournaments(problems: int, n: int, matches: Inputs, about: str, count: int) -> Iterator[Case]:
+def as_evalica_rates(run: Run, inputs: Inputs) -> None:
+    """Elo is a recursion: the same steps in float64, in another order of operations, agree to rounding."""
+    found, expected = run(*inputs).rating, evalica_elo(*inputs)["rating"]
+    worst = float((found - expected).abs().max())
+    assert worst <= 1e-8, f"rating: {worst:.1e} from evalica's"  # of 1000 points: what 1e6 roundings of 1e-13 may add up to, and some
+
+
+def evalica_elo(first: Tensor, second: Tensor, outcome: Tensor, problem: Tensor, lists: Lists) -> dict[str, Tensor]:
+    """The compiled call alone, problem by problem, on lists that are ready."""
+    from evalica import _brzo
+
+    n = int(max(first.max(), second.max())) + 1
+    rated = [_brzo.elo(*columns, n, 1000.0, 10.0, 400.0, 4.0, 1.0, 0.5) for columns in lists]
+    return {"rating": torch.from_numpy(np.stack(rated))}
+
+
+def _elo(problems: int, n: int, matches: Inputs, about: str) -> Case:
+    def run(first: Tensor, second: Tensor, outcome: Tensor, problem: Tensor, lists: Lists, impl: Any = None) -> Any:
+        return elo(first, second, outcome, problem=problem, num_problems=problems, num_candidates=n, impl=impl)
+
+    batched = {"PyTorch": functools.partial(run, impl="reference")} if problems > 1 else {}  # one step after the other takes minutes
+    return Case(
+        "tournaments",
+        ("elo",),
+        f"elo, {about}",
+        lambda device: (*(column.to(device) for column in matches), as_lists(matches, problems)),
+        run,
+        {**batched, "evalica, Rust call": evalica_elo},
+        as_evalica_rates,
+        moves=32.0 * len(matches[0]),  # four columns of 8 bytes a match
+        device_types=("cpu",),
+    )
+
+
+def _tournaments(problems: int, n: int, matches: Inputs, about: str) -> Iterator[Case]:
     def wins_of(*columns: Tensor, impl: Any = None) -> Tensor:
         first, second, outcome, problem = columns
         return pairwise_wins(first, second, outcome, problem=problem, num_problems=problems, num_candidates=n, impl=impl)
@@ -175,12 +211,17 @@ def _tournaments(problems: int, n: int, matches: Inputs, about: str, count: int)
         wins_of,
         {"PyTorch": functools.partial(wins_of, impl="reference")},
         same_counts,
-        moves=32.0 * count + 8.0 * problems * n * n,  # four columns of 8 bytes a match, the wins
+        moves=32.0 * len(matches[0]) + 8.0 * problems * n * n,  # four columns of 8 bytes a match, the wins
     )
 
 
 def cases(scale: Scale, inductor: bool) -> Iterator[Case]:
     for problems, n in ROUND_ROBINS[scale]:
-        yield from _tournaments(problems, n, round_robins(problems, n), f"{problems} problems of {n}", problems * n * (n - 1))
-    n, matches = LARGE[scale]
-    yield from _tournaments(1, n, one_tournament(n, matches), f"one of {n} from {matches:,} matches", matches)
+        matches, about = round_robins(problems, n), f"{problems} problems of {n}"
+        yield from _tournaments(problems, n, matches, about)
+        yield _elo(problems, n, matches, about)
+    n, count = LARGE[scale]
+    matches, about = one_tournament(n, count), f"one of {n} from {count:,} matches"
+    yield from _tournaments(1, n, matches, about)
+    if "cpu" in OPS["elo"].native_devices:
+        yield _elo(1, n, matches, about)

@@ -1,1 +1,1 @@
-"""The main job: a small language model judges answers pairwise, the tournament ranks them. Run ``python -m examples.tournament --help``."""
+"""The main job: a small language model judges answers, in pairs and alone; tournaments rank them. Run ``python -m examples.tournament --help``."""

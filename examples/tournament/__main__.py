@@ -1,4 +1,5 @@
-"""Judges every ordered pair of answers from the verdict token's log-probabilities, aggregates the tournament, and compares with plain PyTorch."""
+"""Judges every ordered pair of answers, and every answer alone, from the verdict token's log-probabilities; ranks the answers in several ways, and
+compares with plain PyTorch."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from pathlib import Path
 import torch
 
 import rrm_core
-from examples.tournament import data, judge, report
-from rrm_core.tournaments import bradley_terry, pairwise_wins
+from examples.tournament import comparison, data, judge, methods, picture, quality, report
+from rrm_core import bradley_terry, pairwise_wins, score_token_logprobs
 
 
 def arguments() -> argparse.Namespace:
@@ -32,6 +33,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def processor() -> str:
+    """The processor's name, for figures that are quoted."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def main() -> None:
     options = arguments()
     questions = data.load(options.data, options.limit)
@@ -43,35 +51,45 @@ def main() -> None:
     print(f"rrm-kernels {rrm_core.__version__} on {info['cpu']} (CPU), torch {info['torch']}, {torch.get_num_threads()} threads")
     print(f"loading {options.model} ...", flush=True)
     tokenizer, model = judge.load_model(options.model)
-    tokens = judge.score_tokens(tokenizer)
+    verdict_tokens, score_tokens, head = judge.verdict_tokens(tokenizer), judge.score_tokens(tokenizer), judge.head_of(model)
     pairs = judge.ordered_pairs(questions)
 
     started = time.perf_counter()
-    hidden = judge.verdict_states(tokenizer, model, questions, pairs)
+    of_answers = judge.answer_states(tokenizer, model, questions)
+    of_pairs = judge.pair_states(tokenizer, model, questions, pairs)
     judged = time.perf_counter() - started
-    head = judge.head_of(model)
 
-    verdicts = rrm_core.score_token_logprobs(hidden, **head, score_tokens=tokens)
-    n = len(questions[0].answers)
-    wins = pairwise_wins(pairs.first, pairs.second, verdicts.expected, problem=pairs.problem, num_problems=len(questions), num_candidates=n)
+    scores = score_token_logprobs(of_answers, **head, score_tokens=score_tokens)
+    verdicts = score_token_logprobs(of_pairs, **head, score_tokens=verdict_tokens)
+    b, n = len(questions), len(questions[0].answers)
+    wins = pairwise_wins(pairs.first, pairs.second, verdicts.expected, problem=pairs.problem, num_problems=b, num_candidates=n)
     ratings = bradley_terry(wins, stderr=True)
     pooled = bradley_terry(wins.sum(0, keepdim=True), stderr=True)
+    ranked = methods.rank(pairs, verdicts, scores, wins, options.seed)
+    advantages = methods.advantages(ranked)
 
-    quality = report.judge_quality(pairs, verdicts, wins, ratings, options.seed)
-    comparison = report.compare_with_pytorch(hidden, head, tokens)
-    report.print_tables(questions, wins, ratings, quality, comparison, judged)
-    picture = options.out / "tournament.png"
-    report.draw(questions, wins, ratings, pooled, picture)
-    machine = {"processor": report.processor(), "threads": torch.get_num_threads(), "python": platform.python_version()}
     results = {
         "date": time.strftime("%Y-%m-%d"),
         "version": rrm_core.__version__,
-        "machine": machine,
+        "machine": {"processor": processor(), "threads": torch.get_num_threads(), "python": platform.python_version()},
         "backend": {"cpu": info["cpu"], "torch": info["torch"]},
+        "model": options.model,
+        "seconds judging": round(judged, 1),
+        "quality": quality.of_judge(pairs, verdicts, wins, scores, options.seed),
+        "methods": quality.of_methods(ranked, options.seed),
+        "advantages": quality.of_advantages(advantages, n),
+        "comparison": comparison.of_logprobs(of_pairs, head, verdict_tokens),
+        "comparison of advantages": comparison.of_advantages(ratings.rating),
     }
-    results |= {"model": options.model, "seconds judging": round(judged, 1), "quality": quality, "comparison": comparison}
+    report.print_judge(results["quality"])
+    report.print_methods(results["methods"], n)
+    report.print_advantages(results["advantages"], questions[0])
+    report.print_questions(questions, scores, ratings)
+    report.print_comparison(results["comparison"], results["comparison of advantages"], judged)
+    path = options.out / "tournament.png"
+    picture.draw(questions, wins, ratings, pooled, results["methods"], path)
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\npicture: {picture}, figures: {options.out / 'results.json'}")
+    print(f"\npicture: {path}, figures: {options.out / 'results.json'}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@
 
 namespace rrm {
 
-#define RRM_DECLARE(isa)                    \
-  namespace isa {                           \
-  extern const AdvantageKernels advantages; \
-  extern const LogprobKernels logprobs;     \
+#define RRM_DECLARE(isa)                      \
+  namespace isa {                             \
+  extern const AdvantageKernels advantages;   \
+  extern const LogprobKernels logprobs;       \
+  extern const TournamentKernels tournaments; \
   }
-#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::logprobs}
+#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::logprobs, &isa::tournaments}
 
 RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)

@@ -4,6 +4,7 @@
 
 #include "advantages.h"
 #include "logprobs.h"
+#include "tournaments.h"
 
 namespace rrm {
 
@@ -11,6 +12,7 @@ struct Table {
   const char* name;
   const AdvantageKernels* advantages;
   const LogprobKernels* logprobs;
+  const TournamentKernels* tournaments;
 };
 
 // The tables this processor can run, best first; the last is the baseline. `count` receives their number.

@@ -16,6 +16,7 @@ LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
 # Gradients from hidden states: tokens and rows whose dL/dlogits [PASS_ROWS, PIECE] is at hand at a time (32 MB); PIECE is part of a row's bits.
 PIECE = 4096
 PASS_ROWS = 2048
+GRADIENT_ROWS = {"BLOCK_N": 32, "num_warps": 8}  # the formula needs registers
 
 # Exact float32 products.
 PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}

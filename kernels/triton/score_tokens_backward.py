@@ -4,9 +4,6 @@ over, through the kernels of ``logprobs_backward``. Without the full vocabulary 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
-
 from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, exp
 from rrm_core._triton.configs import FINISH
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, source_rows, statistics
@@ -14,6 +11,9 @@ from rrm_core._triton.logprobs_backward import linear_gradients, logits_gradient
 from rrm_core._triton.product import add_product
 from rrm_core._triton.score_tokens import against_the_rest, label_blocks, label_logits, label_softmax, load_forms
 from rrm_core._triton.softmax import merge, of_tile
+
+import triton
+import triton.language as tl
 
 # ---- kernels
 
@@ -103,9 +103,9 @@ def form_gradients(source, grads, form_ids, values, row_sets, full_vocab):
     if n:
         _form_gradients_kernel[(n,)](
             *(g.contiguous() for g in grads), source.base, selected, ids, sets, None if values is None else values.contiguous(), source.rows,
-            source.temperature, partials, row_ids, found, products, facts, n * source.num_blocks, n, n if source.from_logits else source.base.shape[0],
-            width, num_sets, labels, forms, source.num_blocks, *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab,
-            HAS_SETS=sets is not None, HAS_VALUES=values is not None, HAS_ROWS=source.rows is not None,
+            source.temperature, partials, row_ids, found, products, facts, n * source.num_blocks,
+            n, n if source.from_logits else source.base.shape[0], width, num_sets, labels, forms, source.num_blocks,
+            *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab, HAS_SETS=sets is not None, HAS_VALUES=values is not None, HAS_ROWS=source.rows is not None,
             HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids), **FINISH, enable_fp_fusion=False,
         )  # fmt: skip
     return row_ids, found, products, facts, selected

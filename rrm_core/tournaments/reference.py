@@ -82,7 +82,7 @@ def elo(
     init: float,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """-> ratings [B, n], matches counted [B]. One match after the other, but side by side for all problems and orders."""
+    """-> ratings [B, n], matches counted [B] (in the first order). One match after the other, but side by side for all problems and orders."""
     matches, total = _read(first, second, outcome, problem, weight, num_problems, num_candidates), len(first)
     home = matches.problem.masked_fill(matches.skipped, num_problems)  # skipped matches are a problem behind the last
     order = torch.arange(total, device=first.device).unsqueeze(0) if orders is None else orders
@@ -103,5 +103,4 @@ def elo(
         expected = 1 / (1 + torch.pow(10.0, (before_j - before_i) / scale))
         gain = k * matches.weight[match] * (matches.share[match] - expected)
         rating = rating.scatter(1, i, before_i + gain).scatter(1, j, before_j - gain)
-    counted = home.new_zeros(num_problems + 1).index_add_(0, home, torch.ones_like(home))
-    return rating[:, :-1].view(len(order), num_problems, num_candidates).mean(0), counted[:-1]
+    return rating[:, :-1].view(len(order), num_problems, num_candidates).mean(0), count[0].clone()

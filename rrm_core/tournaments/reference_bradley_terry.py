@@ -7,6 +7,8 @@ formulas of its own. With x = theta_i - theta_j, every pair that met adds ``(w_i
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ _FLOAT64 = torch.finfo(torch.float64)
 _LONG_MOVE, _SAFE_MOVE = 4.0, 0.5
 
 RatingResults = tuple[Tensor, Tensor, Tensor, Tensor]
+Fitted: TypeAlias = tuple[Tensor, Tensor, Tensor]  # theta [B, n], converged [B], iterations [B]
+Fit: TypeAlias = Callable[[Tensor, Tensor, bool, int, float], Fitted]
 
 
 class RatingStatus(enum.IntEnum):
@@ -32,7 +36,8 @@ class RatingStatus(enum.IntEnum):
     NOT_CONVERGED = 3
 
 
-def bradley_terry(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool, max_iter: int, tol: float) -> RatingResults:
+def bradley_terry(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool, max_iter: int, tol: float, fit: Fit | None = None) -> RatingResults:
+    """``fit``: what finds theta instead of ``newton``, with its arguments and results."""
     wins = wins.to(torch.float64)
     batch, n, _ = wins.shape
     eye = torch.eye(n, dtype=torch.bool, device=wins.device)
@@ -44,7 +49,7 @@ def bradley_terry(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool,
     fitted = ~broken if prior > 0 else ~broken & has_mle
 
     games = pad(wins.masked_fill(~fitted.view(-1, 1, 1), 0.0), (0, 1, 0, 1), value=prior / 2)
-    theta, converged, iterations = _fit(games, pairs, prior == 0, max_iter, tol)
+    theta, converged, iterations = (fit or newton)(games, pairs, prior == 0, max_iter, tol)
 
     status = torch.full_like(iterations, RatingStatus.CONVERGED)
     status = status.masked_fill(~has_mle, RatingStatus.NO_MLE).masked_fill(~connected, RatingStatus.DISCONNECTED)
@@ -83,7 +88,7 @@ def _ascent(chance: Tensor, games: Tensor) -> Tensor:
     return (surprise.sum(-1) - surprise.sum(-2))[:, :-1]
 
 
-def _played(both: Tensor) -> Tensor:
+def played(both: Tensor) -> Tensor:
     """Games of each candidate, virtual ones included [B, n]; both: games each way."""
     return both.sum(-1)[:, :-1].clamp(min=_FLOAT64.tiny)
 
@@ -94,7 +99,7 @@ def _cholesky(chance: Tensor, both: Tensor, pairs: Tensor, gauge: bool) -> Tenso
     taking = pairs.diagonal(dim1=-2, dim2=-1)
     diagonal = curvature.sum(-1)[:, :-1]
     # Enough to keep rounding from breaking the factorisation, too little to be seen in a rating
-    ridge = 8 * both.shape[-1] * _FLOAT64.eps * _played(both)
+    ridge = 8 * both.shape[-1] * _FLOAT64.eps * played(both)
     hessian = torch.diag_embed((diagonal + ridge).masked_fill(~taking, 1.0)) - curvature[:, :-1, :-1]
     if gauge:  # without a prior only differences count: any stiffness of the mean will do
         stiffness = (diagonal.sum(-1) / taking.sum(-1).clamp(min=1) ** 2).view(-1, 1, 1)
@@ -121,24 +126,24 @@ def _step(x: Tensor, dx: Tensor, promised: Tensor, games: Tensor, both: Tensor) 
     return torch.where(falls, long, _damping(x, dx, both, _SAFE_MOVE))
 
 
-def _fit(games: Tensor, pairs: Tensor, gauge: bool, max_iter: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:
+def newton(games: Tensor, pairs: Tensor, gauge: bool, max_iter: int, tol: float) -> Fitted:
     """games [B, n + 1, n + 1] -> theta [B, n], converged [B], iterations [B]."""
     theta = games.new_zeros(games.shape[0], games.shape[1] - 1)
     iterations = torch.zeros(games.shape[0], dtype=torch.int64, device=games.device)
     both = games + games.mT
-    played = _played(both)
+    total = played(both)
     for _ in range(max_iter):
         x = _differences(theta)
         chance = torch.sigmoid(x)
         ascent = _ascent(chance, games)
-        active = (ascent.abs() / played).amax(-1) > tol
+        active = (ascent.abs() / total).amax(-1) > tol
         if values_readable(games) and not bool(active.any()):
             break
         direction = torch.cholesky_solve(ascent.unsqueeze(-1), _cholesky(chance, both, pairs, gauge)).squeeze(-1)
         part = _step(x, _differences(direction), (ascent * direction).sum(-1), games, both)
         theta = torch.where(active.unsqueeze(-1), theta + part.unsqueeze(-1) * direction, theta)
         iterations = iterations + active
-    residual = (_ascent(torch.sigmoid(_differences(theta)), games).abs() / played).amax(-1)
+    residual = (_ascent(torch.sigmoid(_differences(theta)), games).abs() / total).amax(-1)
     return theta, residual <= tol, iterations
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rrm_core._library import define_op
+from rrm_core._library import define_op, launcher
 from rrm_core.tournaments import reference, reference_bradley_terry
 
 _MATCHES = "Tensor first, Tensor second, Tensor outcome, Tensor? problem, Tensor? weight"
@@ -35,10 +35,40 @@ def _fake_ratings(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool,
     return rating, error, wins.new_empty(batch, dtype=torch.int64), wins.new_empty(batch, dtype=torch.int64)
 
 
-pairwise_wins = define_op(f"pairwise_wins({_MATCHES}, {_SIZES}) -> Tensor", reference.pairwise_wins, _fake_wins, in_float64=True)
+# What the Triton sweeps are good for, see kernels/cpu/gauss_seidel.h.
+_MOST_SWEPT, _MOST_SWEEPS, _SWEEP_TOLERANCE = 127, 40, 0.25
+
+
+def _fit_by_sweeps(games: Tensor, pairs: Tensor, gauge: bool, max_iter: int, tol: float) -> reference_bradley_terry.Fitted:
+    """Sweeps in Triton, and Newton's method in torch for what they leave; how much that is, is all the device is waited for."""
+    if pairs.shape[-1] > _MOST_SWEPT:
+        return reference_bradley_terry.newton(games, pairs, gauge, max_iter, tol)
+    limit = _SWEEP_TOLERANCE * tol * reference_bradley_terry.played(games + games.mT)
+    limit = limit.masked_fill(~pairs.diagonal(dim1=-2, dim2=-1), float("inf"))
+    strength, iterations, converged = launcher("tournaments:sweep")(games, limit, min(max_iter, _MOST_SWEEPS))
+    left = (~converged).nonzero().squeeze(-1)
+    theta = strength.log()
+    if len(left) > 0:
+        theta[left], converged[left], iterations[left] = reference_bradley_terry.newton(games[left], pairs[left], gauge, max_iter, tol)
+    return theta, converged, iterations
+
+
+def _triton_bradley_terry(
+    wins: Tensor, mask: Tensor | None, prior: float, stderr: bool, max_iter: int, tol: float
+) -> reference_bradley_terry.RatingResults:
+    return reference_bradley_terry.bradley_terry(wins, mask, prior, stderr, max_iter, tol, _fit_by_sweeps)
+
+
+pairwise_wins = define_op(
+    f"pairwise_wins({_MATCHES}, {_SIZES}) -> Tensor", reference.pairwise_wins, _fake_wins, in_float64=True, triton="tournaments:pairwise_wins"
+)
 
 pairwise_counts = define_op(
-    f"pairwise_counts({_MATCHES}, {_SIZES}) -> (Tensor wins, Tensor ties)", reference.pairwise_counts, _fake_counts, in_float64=True
+    f"pairwise_counts({_MATCHES}, {_SIZES}) -> (Tensor wins, Tensor ties)",
+    reference.pairwise_counts,
+    _fake_counts,
+    in_float64=True,
+    triton="tournaments:pairwise_counts",
 )
 
 elo = define_op(
@@ -46,6 +76,7 @@ elo = define_op(
     reference.elo,
     _fake_elo,
     in_float64=True,
+    triton="tournaments:elo",
 )
 
 bradley_terry = define_op(
@@ -54,4 +85,5 @@ bradley_terry = define_op(
     reference_bradley_terry.bradley_terry,
     _fake_ratings,
     in_float64=True,
+    triton=_triton_bradley_terry,
 )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rrm_core.tournaments import RatingStatus, bradley_terry
 
 CONVERGED, NO_MLE, DISCONNECTED, NOT_CONVERGED = RatingStatus
+
+
+@pytest.fixture(autouse=True)
+def every_body(impl, monkeypatch):
+    """Each test runs once per body."""
+    for function in (bradley_terry,):
+        monkeypatch.setitem(globals(), function.__name__, functools.partial(function, impl=impl))
 
 
 def wins_of(n, games):
@@ -223,7 +231,7 @@ def test_a_perfectly_consistent_judge_converges():
         assert kkt(result.rating[0], ordered[0] * count, 0.1) <= 1.001e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.sampled_from([1e-3, 0.1, 1.0, 100.0]), st.integers(0, 6))
 def test_with_a_prior_every_problem_converges(seed, prior, decades):
     generator = torch.Generator().manual_seed(seed)

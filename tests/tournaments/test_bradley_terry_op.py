@@ -33,33 +33,33 @@ def test_result():
 
 
 @pytest.mark.parametrize("kind", [torch.Tensor.float, torch.Tensor.bfloat16, torch.Tensor.half, torch.Tensor.numpy, torch.Tensor.tolist])
-def test_inputs_are_computed_in_float64(kind):
+def test_inputs_are_computed_in_float64(impl, kind):
     wins = some_wins()  # halves up to 4: exact in every dtype
-    assert same(bradley_terry(kind(wins), stderr=True), bradley_terry(wins, stderr=True))
-    assert same(bradley_terry((2 * wins).long()), bradley_terry(2 * wins))
-    assert torch.equal(OP(wins.float(), None, 0.1, False, 50, 1e-9)[0], bradley_terry(wins).rating)
+    assert same(bradley_terry(kind(wins), stderr=True, impl=impl), bradley_terry(wins, stderr=True, impl=impl))
+    assert same(bradley_terry((2 * wins).long(), impl=impl), bradley_terry(2 * wins, impl=impl))
+    assert torch.equal(schema.bradley_terry.body(impl, wins)(wins.float(), None, 0.1, False, 50, 1e-9)[0], bradley_terry(wins, impl=impl).rating)
 
 
-def test_diagonal_strides_and_autocast():
+def test_diagonal_strides_and_autocast(impl):
     wins = some_wins()
-    expected = bradley_terry(wins, stderr=True)
+    expected = bradley_terry(wins, stderr=True, impl=impl)
     noisy = wins.clone()
     noisy.diagonal(dim1=1, dim2=2).copy_(torch.tensor([NAN, -1.0, INF, 0.0, 5.0]))
-    assert same(bradley_terry(noisy, stderr=True), expected)
-    assert same(bradley_terry(wins.mT.contiguous().mT, stderr=True), expected)
-    assert same(bradley_terry(wins[:1].expand(3, 5, 5)), bradley_terry(wins[:1].repeat(3, 1, 1)))
+    assert same(bradley_terry(noisy, stderr=True, impl=impl), expected)
+    assert same(bradley_terry(wins.mT.contiguous().mT, stderr=True, impl=impl), expected)
+    assert same(bradley_terry(wins[:1].expand(3, 5, 5), impl=impl), bradley_terry(wins[:1].repeat(3, 1, 1), impl=impl))
     with torch.autocast("cpu", torch.bfloat16):
-        assert same(bradley_terry(wins, stderr=True), expected)
+        assert same(bradley_terry(wins, stderr=True, impl=impl), expected)
 
 
-def test_flushed_denormals():
+def test_flushed_denormals(impl):
     """No factorisation leans on numbers that some processors round to 0."""
     wins, mask = some_wins(), torch.tensor([[False, True, True, False, True], [True] * 5, [False, False, True, False, False]])
-    expected = bradley_terry(wins, mask=mask, prior=0, stderr=True)
+    expected = bradley_terry(wins, mask=mask, prior=0, stderr=True, impl=impl)
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot flush denormals")
     try:
-        flushed = bradley_terry(wins, mask=mask, prior=0, stderr=True)
+        flushed = bradley_terry(wins, mask=mask, prior=0, stderr=True, impl=impl)
     finally:
         torch.set_flush_denormal(False)
     assert same(flushed, expected)
@@ -81,9 +81,10 @@ def test_gradients_stop():
         OP(wins, None, 0.1, False, 50, 1e-9)[0].sum().backward()
 
 
+@pytest.mark.triton
 @pytest.mark.parametrize("prior", [0.0, 0.1])
-def test_empty_batch(prior):
-    result = bradley_terry(torch.zeros(0, 4, 4), prior=prior, stderr=True, mask=torch.ones(0, 4, dtype=torch.bool))
+def test_empty_batch(impl, prior):
+    result = bradley_terry(torch.zeros(0, 4, 4), prior=prior, stderr=True, mask=torch.ones(0, 4, dtype=torch.bool), impl=impl)
     assert [list(x.shape) for x in result] == [[0, 4], [0, 4], [0], [0]]
 
 
@@ -146,11 +147,12 @@ def test_impl(monkeypatch):
 
 
 @pytest.mark.parametrize("prior", [0.0, 0.1])
-def test_unchecked_values_spoil_their_problem_alone(prior):
+def test_unchecked_values_spoil_their_problem_alone(impl, prior):
+    body = schema.bradley_terry.body(impl, torch.zeros(0))
     wins = some_wins(5)
-    clean = OP(wins, None, prior, True, 50, 1e-9)
+    clean = body(wins, None, prior, True, 50, 1e-9)
     wins[1, 0, 1], wins[2, 3, 4], wins[4, 2, 0] = NAN, -1.0, INF
-    rating, error, status, _ = OP(wins, None, prior, True, 50, 1e-9)
+    rating, error, status, _ = body(wins, None, prior, True, 50, 1e-9)
     for b in (1, 2, 4):
         assert bool(rating[b].isnan().all())
         assert bool(error[b].isnan().all())
@@ -161,7 +163,7 @@ def test_unchecked_values_spoil_their_problem_alone(prior):
         assert status[b] == RatingStatus.CONVERGED
     mask = torch.ones(5, 5, dtype=torch.bool)
     mask[1, 0], mask[2, 3], mask[4, 2] = False, False, False
-    assert OP(wins, mask, prior, False, 50, 1e-9)[2].tolist() == [RatingStatus.CONVERGED] * 5
+    assert body(wins, mask, prior, False, 50, 1e-9)[2].tolist() == [RatingStatus.CONVERGED] * 5
 
 
 def test_runs_without_looking_at_values():

@@ -24,11 +24,7 @@ match = st.tuples(
 ).filter(lambda m: m[1] != m[2])
 
 
-@pytest.fixture(params=["reference"])
-def impl(request):
-    return request.param
-
-
+@pytest.mark.triton
 def test_equals_the_loop(impl):
     @settings(max_examples=40, deadline=None)
     @given(st.lists(match, max_size=40))
@@ -64,6 +60,7 @@ def test_verdicts():
     assert [x.shape for x in pairwise_counts([], [], [], problem=[], num_problems=0, num_candidates=3)] == [(0, 3, 3)] * 2
 
 
+@pytest.mark.triton
 def test_unchecked_values_are_skipped_or_loud(impl):
     body = schema.pairwise_counts.body(impl, torch.zeros(0))
     first, second = torch.tensor([0, 3, -1, 0, 0, 1, 0, 2]), torch.tensor([1, 0, 0, 2**62, 0, 2, 1, 2])

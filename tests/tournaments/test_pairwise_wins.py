@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rrm_core import NativeKernelError
-from rrm_core.tournaments import pairwise_wins
+from rrm_core.testing import guarded
+from rrm_core.tournaments import pairwise_wins, schema
 
 NAN = float("nan")
 OP = torch.ops.rrm.pairwise_wins.default
@@ -34,14 +35,31 @@ def loop(problem, first, second, outcome, weight, num_problems, n):
     return torch.tensor(wins, dtype=torch.float64).view(num_problems, n, n)
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.triton
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(match, max_size=40))
-def test_equals_the_loop(matches):
+def test_equals_the_loop(impl, matches):
     problem, first, second, outcome, weight = ([m[k] for m in matches] for k in range(5))
     expected = loop(problem, first, second, outcome, weight, 3, 5)
-    got = pairwise_wins(first, second, outcome, problem=problem, num_problems=3, num_candidates=5, weight=weight)
+    got = pairwise_wins(first, second, outcome, problem=problem, num_problems=3, num_candidates=5, weight=weight, impl=impl)
     assert got.dtype == torch.float64
     assert torch.equal(got, expected)  # the loop's order of additions, so the loop's bits
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("outcomes", ["verdicts", "shares"])
+def test_several_blocks_of_cells(impl, outcomes):
+    generator = torch.Generator().manual_seed(3)
+    first = torch.randint(0, 9, (700,), generator=generator)
+    second = (first + torch.randint(1, 9, first.shape, generator=generator)) % 9
+    problem = torch.randint(0, 5, first.shape, generator=generator)  # 405 cells, of which some heavy
+    second[:200], first[:200], problem[:200] = 8, 7, 4
+    outcome = torch.rand(first.shape, dtype=torch.float64, generator=generator)
+    outcome = (2 * outcome).round() / 2 if outcomes == "verdicts" else outcome
+    weight = torch.rand(first.shape, dtype=torch.float64, generator=generator)
+    columns = [guarded(x) for x in (first, second, outcome)]
+    got = pairwise_wins(*columns, problem=guarded(problem), num_problems=5, num_candidates=9, weight=guarded(weight), impl=impl)
+    assert torch.equal(got, loop(*(x.tolist() for x in (problem, first, second, outcome, weight)), 5, 9))
 
 
 def test_array_likes_agree():
@@ -66,29 +84,31 @@ def test_outcome_dtypes_and_gradients(dtype):
     assert not wins.requires_grad
 
 
-def test_empty():
+@pytest.mark.triton
+def test_empty(impl):
     for empty in ([], torch.empty(0, dtype=torch.int64)):
-        assert torch.equal(pairwise_wins(empty, empty, [], problem=empty, num_problems=2, num_candidates=3), torch.zeros(2, 3, 3))
-    assert pairwise_wins([], [], [], problem=[], num_problems=0, num_candidates=3).shape == (0, 3, 3)
-    assert pairwise_wins([], [], [], num_candidates=1).tolist() == [[[0.0]]]
+        assert torch.equal(pairwise_wins(empty, empty, [], problem=empty, num_problems=2, num_candidates=3, impl=impl), torch.zeros(2, 3, 3))
+    assert pairwise_wins([], [], [], problem=[], num_problems=0, num_candidates=3, impl=impl).shape == (0, 3, 3)
+    assert pairwise_wins([], [], [], num_candidates=1, impl=impl).tolist() == [[[0.0]]]
 
 
-def test_same_bits_at_any_thread_count():
+@pytest.mark.parametrize("problems", [1, 300])
+def test_same_bits_at_any_thread_count(impl, threads, problems):
     generator = torch.Generator().manual_seed(0)
     first = torch.randint(0, 4, (200_000,), generator=generator)
     second = (first + torch.randint(1, 4, first.shape, generator=generator)) % 4
+    problem = torch.randint(0, problems, first.shape, generator=generator)
     outcome = torch.rand(first.shape, dtype=torch.float64, generator=generator)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 2):
-            torch.set_num_threads(count)
-            results.append(pairwise_wins(first, second, outcome, num_candidates=4))
-    finally:
-        torch.set_num_threads(threads)
+    results = []
+    for count in (1, 2, 2):
+        threads(count)
+        results.append(pairwise_wins(first, second, outcome, problem=problem, num_problems=problems, num_candidates=4, impl=impl))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[1], results[2])
     assert results[0].sum() == pytest.approx(200_000, rel=1e-12)
+    in_order = problem.argsort(stable=True)
+    columns = (first[in_order], second[in_order], outcome[in_order])
+    assert torch.equal(pairwise_wins(*columns, problem=problem[in_order], num_problems=problems, num_candidates=4, impl=impl), results[0])
 
 
 @pytest.mark.parametrize(
@@ -138,28 +158,28 @@ def test_bad_types(change, message):
 
 
 def test_native_is_refused_without_a_kernel(monkeypatch):
-    from rrm_core.tournaments import schema
-
     monkeypatch.setattr(schema.pairwise_wins, "native_devices", set())
     with pytest.raises(NativeKernelError, match="no native kernel of pairwise_wins"):
         pairwise_wins([0], [1], [1], num_candidates=2, impl="native")
 
 
-def test_unchecked_values_are_skipped_or_loud():
+@pytest.mark.triton
+def test_unchecked_values_are_skipped_or_loud(impl):
     """What the op does where ops.py cannot look: ids out of range and matches against oneself count nothing, bad shares and weights are NaN."""
+    body = schema.pairwise_wins.body(impl, torch.zeros(0))
     first = torch.tensor([0, 3, -1, 0, 0, 1, 0, 0, 2])
     second = torch.tensor([1, 0, 0, 2**62, 0, 2, 1, 2, 2])
     outcome = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.5], dtype=torch.float64)
     problem = torch.tensor([0, 0, 0, 0, 0, 2, 0, -1, 0])
-    wins = OP(first, second, outcome, problem, None, 2, 3)
+    wins = body(first, second, outcome, problem, None, 2, 3)
     expected = torch.zeros(2, 3, 3, dtype=torch.float64)
     expected[0, 0, 1], expected[0, 1, 0] = 1.5, 0.5
     assert torch.equal(wins, expected)
-    assert OP(first, second, outcome, problem, None, 0, 3).shape == (0, 3, 3)
+    assert body(first, second, outcome, problem, None, 0, 3).shape == (0, 3, 3)
 
     first, second = torch.tensor([0, 0, 1, 2, 0]), torch.tensor([1, 2, 2, 3, 3])
     outcome, weight = torch.tensor([2.0, 1.0, 1.0, NAN, -1.0]), torch.tensor([1.0, -1.0, float("inf"), 1.0, 1.0])
-    loud = OP(first, second, outcome, None, weight, 1, 4)[0]
+    loud = body(first, second, outcome, None, weight, 1, 4)[0]
     pair_is_nan = torch.tensor([[0, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
     assert torch.equal(loud.isnan(), pair_is_nan)
 

@@ -1,5 +1,6 @@
 """PandaLM's test set: 999 comparisons of five models' answers by three people, by GPT-3.5 (25 invalid verdicts) and by PandaLM-7B."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,13 @@ JUDGES = ["annotator1", "annotator2", "annotator3", "gpt_result", "pandalm_resul
 OUTCOME = {"0": 0.5, "Tie": 0.5, "1": 1.0, "2": 0.0}  # anything else is an invalid verdict
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the PandaLM judgements are not in ../shared/data")
+
+
+@pytest.fixture(autouse=True)
+def every_body(impl, monkeypatch):
+    """Each test runs once per body."""
+    for function in (bradley_terry, pairwise_wins):
+        monkeypatch.setitem(globals(), function.__name__, functools.partial(function, impl=impl))
 
 
 @pytest.fixture(scope="module")
