@@ -375,7 +375,7 @@ def test_the_cpp_body_adds_in_the_order_of_the_plain_one(dtype):
     """So they agree bit by bit, in every instruction set: groups alone and side by side in vectors, some too long for that, whole and ragged.
     In float64 up to torch's square root, which is not always the nearest number."""
     sizes = torch.randint(0, 40, (300,), generator=torch.Generator().manual_seed(0))
-    sizes[[7, 100, 101, 290]] = torch.tensor([511, 512, 513, 2000])
+    sizes[[7, 100, 101, 290]] = torch.tensor([1023, 1024, 1025, 3000])
     rewards, ids = random_groups(int(sizes.sum()), 50, offset=5.0)
     rewards = rewards.to(dtype) / 3
     offsets = Offsets(torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]))
