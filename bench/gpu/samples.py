@@ -119,4 +119,35 @@ def advantage_samples() -> list[Sample]:
     ]
 
 
-SAMPLES: list[Sample] = [*(sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)), *advantage_samples()]
+def tournament_samples() -> list[Sample]:
+    """64 round robins of 8 candidates, and ratings of 64 candidates, whose row needs the widest block."""
+    problems, n, matches = 64, 8, 64 * 28
+
+    def zeros(*sizes: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.zeros(sizes, dtype=dtype)  # torch sorts these and looks up by them
+
+    def ids(*sizes: int) -> Tensor:
+        return zeros(*sizes, dtype=torch.int64)
+
+    def columns() -> tuple[Tensor, ...]:
+        return ids(matches), ids(matches), zeros(matches), ids(matches), zeros(matches)
+
+    def rate(n: int) -> Sample:
+        return Sample("bradley_terry", f"n = {n}", lambda: (zeros(64, n, n), None, 0.1, True, 50, 1e-9), float64=frozenset({"_sweep_kernel"}))
+
+    count, elo = frozenset({"_count_kernel"}), frozenset({"_elo_kernel"})
+    return [
+        Sample("pairwise_wins", "", lambda: (*columns(), problems, n), float64=count),
+        Sample("pairwise_counts", "", lambda: (*columns(), problems, n), float64=count),
+        Sample("elo", "", lambda: (*columns(), None, problems, n, 4.0, 1000.0, 400.0), float64=elo),
+        Sample("elo", "two orders", lambda: (*columns(), ids(2, matches), problems, n, 4.0, 1000.0, 400.0), float64=elo),
+        rate(n),
+        rate(64),
+    ]
+
+
+SAMPLES: list[Sample] = [
+    *(sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)),
+    *advantage_samples(),
+    *tournament_samples(),
+]
