@@ -96,6 +96,27 @@ def test_small_problems(n, prior):
 
 
 @pytest.mark.triton
+def test_a_weak_prior_does_not_keep_sweeps_from_settling():
+    """All strengths together are held by the prior alone, a hundredth of the games: they must be moved as one."""
+    wins, mask = round_robin(5, 10, batch=1), torch.tensor([[True, True, False, True, True]])
+    got, newton = (bradley_terry(wins, mask=mask, tol=1e-6, impl=impl) for impl in ("native", "reference"))
+    assert got.status.item() == RatingStatus.CONVERGED
+    assert newton.iterations.item() < got.iterations.item() < 16  # Newton has not been asked
+    assert_close(got, newton, wins, mask, 0.1, 1e-6)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("prior", [1e-20, 1e-305])
+def test_next_to_no_prior(prior):
+    """Strengths run out of range on the way: never a silent NaN."""
+    chain = torch.zeros(1, 3, 3, dtype=torch.float64)
+    chain[0, 0, 1] = chain[0, 1, 2] = 1.0
+    got, expected = (bradley_terry(chain, prior=prior, impl=impl) for impl in ("native", "reference"))
+    assert got.status.item() == expected.status.item()
+    assert bool(got.rating.isfinite().all())
+
+
+@pytest.mark.triton
 def test_what_sweeps_leave_is_left_to_newton():
     """Two pairs who hardly met each other are hopeless for sweeps; their neighbours in the batch are not."""
     pairs = torch.zeros(1, 4, 4, dtype=torch.float64)
