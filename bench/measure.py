@@ -55,6 +55,7 @@ class Measurement:
             "cache": "cold" if self.cold else "warm",
             "rounds": len(self.samples[OURS]),
             "median seconds": {who: self.median(who) for who in self.samples},
+            "least seconds": {who: min(times) for who, times in self.samples.items()},
             "ratio to rrm_core": {who: self.ratio(who) for who in self.samples if who != OURS},
             "share of floor": {floor: self.share(floor) for floor in self.at_floor},
             "bytes that must move": self.case.moves,

@@ -39,12 +39,8 @@ class Analysis:
     elements: Sequence[float]  # of a thread, in an iteration of each pass
     bytes_per_element: float
     bytes_in_flight: float  # a unit's, if every thread waits for the loads of one iteration
+    is_product: bool
     flops_per_element: float  # of matrix instructions
-
-    @property
-    def is_product(self) -> bool:
-        """Whether it multiplies tiles."""
-        return self.flops_per_element > 0
 
     @property
     def occupancy(self) -> float:
@@ -156,6 +152,7 @@ def analyse(launch: Launch) -> Analysis | None:
         work.elements,
         work.bytes_per_element,
         work.bytes_in_flight(resident),
+        product is not None,
         work.flops_per_element,
     )
 

@@ -1,8 +1,8 @@
 """Reads the machine code of a compiled kernel, NVIDIA SASS or AMD GCN: its loops, and what an iteration of the hot ones does.
 
-A kernel passes over its data in an innermost loop that loads from global memory, or in two, one that only reads and one that writes as well. Of
-each kind the one with the widest and the most loads counts; a kernel without any is read as a whole. Counts are per thread: every instruction of a
-warp is one slot for each of its lanes.
+A kernel passes over its data in a loop that loads from global memory and computes or stores, or in two, one that only reads and one that writes as
+well. Of each kind the one with the widest and the most loads counts; what loops inside it do (they look for a row's few ids) is left out. Of a
+kernel without such a loop everything outside of loops is read. Counts are per thread: every instruction of a warp is one slot for each of its lanes.
 """
 
 from __future__ import annotations
@@ -30,26 +30,40 @@ class Listing:
     nvidia: bool
 
     @cached_property
-    def innermost(self) -> list[Body]:
-        """Loops without a loop inside."""
-        inner = [(a, b) for a, b in self.backward if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in self.backward)]
-        return [Body(self.instructions[a : b + 1], self.nvidia, True) for a, b in inner]
+    def loops(self) -> list[tuple[range, Body]]:
+        """Each loop's place, and what it does itself: not what loops inside it do."""
+        places = [range(first, last + 1) for first, last in self.backward]
+        return [(place, self._without(place, [p for p in places if p != place and _within(p, place)])) for place in places]
+
+    def _without(self, place: range, others: Sequence[range]) -> Body:
+        own = [self.instructions[i] for i in place if not any(i in other for other in others)]
+        return Body(own, self.nvidia, len(place) < len(self.instructions))
 
     @property
     def product(self) -> Body | None:
-        """The loop of a matrix product: the one with the most matrix instructions, or with the most of all where there are none."""
-        return max(self.innermost, key=lambda body: (body.count("tensor"), body.slots), default=None)
+        """The loop of a matrix product: the tightest one with matrix instructions, or the one with the most instructions where there are none."""
+        tensor = [(len(place), body) for place, body in self.loops if body.count("tensor")]
+        if tensor:
+            return min(tensor, key=lambda found: found[0])[1]
+        return max((body for _, body in self.loops), key=lambda body: body.slots, default=None)
 
     @property
     def passes(self) -> list[Body]:
-        loops = [loop for loop in self.innermost if loop.loaded]
-        widest = max((max(loop.loads) for loop in loops), default=0)
+        streams = [(place, body) for place, body in self.loops if body.loaded and (body.stores or body.computes)]
+        widest = max((max(body.loads) for _, body in streams), default=0)
+        streams = [(place, body) for place, body in streams if max(body.loads) == widest]
+        inner = [body for place, body in streams if not any(p != place and _within(p, place) for p, _ in streams)]
         found = []
         for stores in (False, True):
             # of two that load as much, the one that does less: the other handles the ragged end
-            alike = [loop for loop in loops if max(loop.loads) == widest and bool(loop.stores) == stores]
+            alike = [body for body in inner if bool(body.stores) == stores]
             found += sorted(alike, key=lambda body: (-body.loaded, len(body.instructions)))[:1]
-        return found or [Body(self.instructions, self.nvidia, False)]
+        whole = range(len(self.instructions))
+        return found or [self._without(whole, [place for place, _ in self.loops])]
+
+
+def _within(inner: range, outer: range) -> bool:
+    return outer.start <= inner.start and inner.stop <= outer.stop
 
 
 def parse(assembly: str, nvidia: bool) -> Listing:
@@ -153,6 +167,11 @@ class Body:
         found = [width(i.name) for i in self.instructions if counts(i.name)]
         # outside a loop the narrow ones fetch and store a row's scalars
         return found if self.is_loop else [size for size in found if size == max(found)]
+
+    @property
+    def computes(self) -> bool:
+        """Whether there is floating-point arithmetic: a loop without it compares or counts."""
+        return any(re.match(r"F(ADD|MUL|FMA)|MUFU|HFMA2|HADD2" if self.nvidia else r"v_\w*f(16|32|64)", i.name) for i in self.instructions)
 
     @property
     def loaded(self) -> int:

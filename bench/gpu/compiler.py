@@ -48,10 +48,10 @@ class Launch:
 
     @property
     def spills(self) -> int:
-        """Registers kept in memory (AMD), or instructions that move them (NVIDIA)."""
+        """Bytes of registers kept in memory (AMD; scalars kept in lanes of a vector register are not), or instructions that move them (NVIDIA)."""
         if self.target.startswith("sm_"):
             return len(re.findall(r"\b(?:LDL|STL)\b", self.assembly))
-        return sum(int(n) for n in re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", self.assembly))
+        return sum(int(n) for n in re.findall(r"\.(?:vgpr_spill_count|private_segment_fixed_size):\s+(\d+)", self.assembly))
 
     @property
     def load_bits(self) -> set[int]:

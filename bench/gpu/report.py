@@ -13,7 +13,7 @@ import torch
 
 from bench import machine, peers
 from bench.gpu.analysis import Analysis, analyse
-from bench.gpu.compiler import compiling
+from bench.gpu.compiler import Launch, compiling
 from bench.gpu.machines import LATENCY, MACHINES
 from bench.gpu.peer_samples import PEER_SAMPLES
 from bench.gpu.samples import SAMPLES
@@ -47,6 +47,7 @@ INTRODUCTION = f"""Compiled for GPUs that aren't here, and read from their machi
 * Predicted margin: an element's time on HBM over its longest time on any pipe (instruction issue, float, integer and logic, special functions,
   shuffles, tensor), by the datasheets below. Above 1 the kernel is predicted memory-bound; below 1 that share of the bandwidth is predicted.
 * In flight / needed: bytes that the resident warps ask for at once, against bandwidth x {LATENCY * 1e9:.0f} ns (Little's law), per multiprocessor.
+* Kernels that merge or look up a row's few numbers are left out here; the JSON has them.
 """
 
 
@@ -68,7 +69,7 @@ class Entry:
         if a.spills:
             found.append(f"{a.spills} spills")
         if a.is_product:
-            if a.margin < LEAST_MARGIN:
+            if a.flops_per_element and a.margin < LEAST_MARGIN:  # without matrix instructions arithmetic is the bound from some 30 rows on
                 found.append(f"margin {a.margin:.2f}")
             return found
         if a.load_bits < 128:
@@ -85,19 +86,26 @@ class Entry:
 def entries(targets: Sequence[str], with_peers: bool) -> Iterator[Entry]:
     for target in targets:
         for sample in SAMPLES:
+            if sample.label.startswith("fp16"):  # costs what bfloat16 costs
+                continue
             print(f"{target}: {sample}", file=sys.stderr)
             with compiling(target) as launches:
                 sample.launch()
-            for launch in launches:
+            for launch in _distinct(launches):
                 if (found := analyse(launch)) is not None:
                     yield Entry(sample.op, OURS, sample.label, launch.kernel in sample.streaming, found)
         for peer in PEER_SAMPLES if with_peers else ():
             print(f"{target}: {peer.who} {peer.dtype}", file=sys.stderr)
             with compiling(target) as launches:
                 peer.launch(target)
-            for launch in launches:
+            for launch in _distinct(launches):
                 if launch.kernel in peer.ops and (found := analyse(launch)) is not None:
                     yield Entry(peer.ops[launch.kernel], peer.who, peer.dtype, True, found)
+
+
+def _distinct(launches: Sequence[Launch]) -> list[Launch]:
+    """A kernel that is launched several times as one and the same binary counts once."""
+    return list({(launch.kernel, launch.compiled.hash): launch for launch in launches}.values())
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -138,14 +146,14 @@ def _machines() -> str:
 def markdown(found: Sequence[Entry], facts: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     parts = [f"# GPU report (predicted), {facts['date']}, commit {facts['commit']}", versions, INTRODUCTION, _machines()]
-    for op in dict.fromkeys(entry.op for entry in found):
-        of_op = [entry for entry in found if entry.op == op]
+    for op in dict.fromkeys(entry.op for entry in found if entry.streaming):
+        of_op = [entry for entry in found if entry.op == op and entry.streaming]
         order = sorted(of_op, key=lambda e: (e.analysis.dtype, list(MACHINES).index(e.analysis.target), e.who != OURS, e.who))
         parts += [f"## {op}", _table([HEADER, *(_row(entry) for entry in order)])]
     ours = [entry for entry in found if entry.who == OURS and entry.streaming]
     missed = [(entry, entry.misses()) for entry in ours]
     lines = [f"* `{e.analysis.kernel}` {e.label}, {e.analysis.target}: {', '.join(reasons)}" for e, reasons in missed if reasons]
-    parts += ["## Targets missed by our streaming kernels", "\n".join(lines) or f"None of {len(ours)}."]
+    parts += ["## Targets missed by our streaming kernels", "\n".join(dict.fromkeys(lines)) or f"None of {len(ours)}."]
     return "\n\n".join(parts) + "\n"
 
 

@@ -99,6 +99,26 @@ def logprob_samples(name: str, dtype: torch.dtype) -> list[Sample]:
     ]
 
 
+def advantage_samples() -> list[Sample]:
+    """4096 rewards: 8 or 512 a group, or ragged and shuffled with a mask."""
+    n, groups = 4096, 512
+    mask = torch.empty(n, dtype=torch.bool)
+    float64 = frozenset({"_group_advantages_kernel"})
+    tail = (0, 1e-6, False)  # estimator, eps, raw_singletons
+    return [
+        Sample("group_advantages", "groups of 8", lambda: (floats(n), None, None, 8, None, *tail)),
+        Sample("group_advantages", "groups of 512", lambda: (floats(n), None, None, 512, None, *tail)),
+        Sample("group_advantages", "offsets", lambda: (floats(n), None, ids(groups + 1), 0, None, *tail)),
+        Sample("group_advantages", "ids, mask", lambda: (floats(n), ids(n), ids(groups + 1), 0, mask, 2, 1e-6, True)),
+        Sample(
+            "group_advantages",
+            "fp64",
+            lambda: (floats(n, dtype=torch.float64), None, ids(groups + 1), 0, None, *tail),
+            float64=float64,
+        ),
+    ]
+
+
 def tournament_samples() -> list[Sample]:
     """64 round robins of 8 candidates, and ratings of 64 candidates, whose row needs the widest block."""
     problems, n, matches = 64, 8, 64 * 28
@@ -126,4 +146,8 @@ def tournament_samples() -> list[Sample]:
     ]
 
 
-SAMPLES: list[Sample] = [sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)] + tournament_samples()
+SAMPLES: list[Sample] = [
+    *(sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)),
+    *advantage_samples(),
+    *tournament_samples(),
+]

@@ -4,8 +4,8 @@ Per group of n rewards x: smallest + mean(x - smallest) is the mean up to float3
 c = (x - mean) - mean(x - mean) is exactly 0 for equal rewards and precise at any offset; std = range * sqrt(sum((c / range)^2) / (n - 1)). Several
 groups of at most SHORT rows share a tile [GROUPS, LANES]; a longer one is a tile of its own, [1, WIDE].
 
-A group's sums: each lane adds every LANES-th (WIDE-th) row in their order, then neighbouring lanes are added, two by two. So its bits depend on its own
-rows and nothing else, however the groups are given. float32 throughout, float64 for float64 rewards. No atomics.
+A group's sums: each lane adds every LANES-th (WIDE-th) row in order, then neighbouring lanes are added, two by two. So a group's bits depend on its
+own rows and nothing else, however the groups are given. float32 throughout, float64 for float64 rewards. No atomics.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from rrm_core._triton.configs import GROUP_TILES
 import triton
 import triton.language as tl
 
-NAN = tl.constexpr(float("nan"))
-RLOO = tl.constexpr(2)
 GRPO = tl.constexpr(0)
+RLOO = tl.constexpr(2)
 
 # ---- kernels
 
@@ -45,8 +44,7 @@ def square_root(x):
 def lane_sum(x, LEVELS: tl.constexpr):
     """x [groups, 2 ** LEVELS] -> [groups], neighbours first."""
     for _ in tl.static_range(LEVELS):
-        a, b = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
-        x = a + b
+        x = tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)), 2)
     return tl.reshape(x, (x.shape[0],))
 
 
@@ -59,13 +57,18 @@ def rows_at(order_ptr, position, m_position, HAS_ORDER: tl.constexpr):
 
 
 @triton.jit
-def load_rewards(rewards_ptr, mask_ptr, row, m_row, HAS_MASK: tl.constexpr):
-    """Rewards and whether they count."""
-    x = tl.load(rewards_ptr + row, mask=m_row, other=NAN)
+def load_rewards(
+    rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, LANES: tl.constexpr
+):  # fmt: skip
+    """Of each group [GROUPS] the rewards [GROUPS, LANES] from its row ``start`` on, whether they count, where they are and whether they are there."""
+    o_row = (start + tl.arange(0, LANES))[None, :]
+    m_row = o_row < rows[:, None]
+    row = rows_at(order_ptr, begin[:, None] + o_row, m_row, HAS_ORDER)
+    x = tl.load(rewards_ptr + row, mask=m_row, other=float("nan"))
     counts = x == x
     if HAS_MASK:
         counts = counts & (tl.load(mask_ptr + row, mask=m_row, other=0) != 0)
-    return x, counts
+    return x, counts, row, m_row
 
 
 @triton.jit
@@ -74,13 +77,11 @@ def advantages_of_groups(
     HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, ESTIMATOR: tl.constexpr, RAW_SINGLETONS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
     """Groups [GROUPS] with so many rows from position ``begin``; those out of m_group have no rows."""
-    o_lane = tl.arange(0, LANES)[None, :]
     longest = tl.max(rows, 0)
     zeros = tl.zeros((group.shape[0], LANES), rewards_ptr.dtype.element_ty)
     low, high, count = zeros + INFINITY, zeros - INFINITY, zeros.to(tl.int32)
     for start in range(0, longest, LANES):
-        m_row = start + o_lane < rows[:, None]
-        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         count += counts.to(tl.int32)
         low, high = tl.minimum(low, tl.where(counts, x, INFINITY)), tl.maximum(high, tl.where(counts, x, -INFINITY))
     size = tl.sum(count, 1)
@@ -92,26 +93,23 @@ def advantages_of_groups(
 
     above = zeros
     for start in range(0, longest, LANES):
-        m_row = start + o_lane < rows[:, None]
-        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         above += tl.where(counts, x - smallest[:, None], 0.0)
     mean = smallest + divide(lane_sum(above, LEVELS), n)
     drift = zeros
     for start in range(0, longest, LANES):
-        m_row = start + o_lane < rows[:, None]
-        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         drift += tl.where(counts, x - mean[:, None], 0.0)
     shift = divide(lane_sum(drift, LEVELS), n)
     squares = zeros
     for start in range(0, longest, LANES):
-        m_row = start + o_lane < rows[:, None]
-        x, counts = load_rewards(rewards_ptr, mask_ptr, rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER), m_row, HAS_MASK)
+        x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         part = divide((x - mean[:, None]) - shift[:, None], spread[:, None])
         squares += tl.where(counts, part * part, 0.0)
     std = tl.where(keep, spread * square_root(divide(lane_sum(squares, LEVELS), n - 1.0)), 0.0)
 
-    tl.store(mean_ptr + group, tl.where(broken, NAN, mean + shift), mask=m_group)
-    tl.store(std_ptr + group, tl.where(broken, NAN, std), mask=m_group)
+    tl.store(mean_ptr + group, tl.where(broken, float("nan"), mean + shift), mask=m_group)
+    tl.store(std_ptr + group, tl.where(broken, float("nan"), std), mask=m_group)
     tl.store(size_ptr + group, size.to(tl.int64), mask=m_group)
     tl.store(keep_ptr + group, keep, mask=m_group)
 
@@ -121,13 +119,11 @@ def advantages_of_groups(
     if ESTIMATOR == RLOO:
         divisor = divide(n - 1.0, n)
     for start in range(0, longest, LANES):
-        m_row = start + o_lane < rows[:, None]
-        row = rows_at(order_ptr, begin[:, None] + start + o_lane, m_row, HAS_ORDER)
-        x, counts = load_rewards(rewards_ptr, mask_ptr, row, m_row, HAS_MASK)
+        x, counts, row, m_row = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         advantage = tl.where(keep[:, None], divide((x - mean[:, None]) - shift[:, None], divisor[:, None]), 0.0)
         if RAW_SINGLETONS:
             advantage = tl.where((size == 1)[:, None], x, advantage)
-        advantage = tl.where(broken[:, None], NAN, advantage)
+        advantage = tl.where(broken[:, None], float("nan"), advantage)
         tl.store(advantage_ptr + row, tl.where(counts, advantage, 0.0), mask=m_row)
 
 
@@ -137,18 +133,26 @@ def load_offset(offsets_ptr, group, m_group, num_rows):
 
 
 @triton.jit
+def load_bounds(offsets_ptr, group, m_group, num_rows):
+    """Where groups begin, and how many rows they have."""
+    begin = load_offset(offsets_ptr, group, m_group, num_rows)
+    return begin, tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
+
+
+@triton.jit
 def leave_out(order_ptr, advantage_ptr, begin, end, HAS_ORDER: tl.constexpr, WIDE: tl.constexpr):
     """NaN for positions of no group."""
     o_lane = tl.arange(0, WIDE)
     for start in range(begin, end, WIDE):
         m_row = start + o_lane < end
         row = rows_at(order_ptr, start + o_lane, m_row, HAS_ORDER)
-        tl.store(advantage_ptr + row, tl.full((WIDE,), NAN, advantage_ptr.dtype.element_ty), mask=m_row)
+        tl.store(advantage_ptr + row, tl.full((WIDE,), float("nan"), advantage_ptr.dtype.element_ty), mask=m_row)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_groups", "group_size"])
 def _group_advantages_kernel(
-    rewards_ptr, mask_ptr, order_ptr, offsets_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, num_rows, num_groups, group_size, eps, eps_rest,
+    rewards_ptr, mask_ptr, order_ptr, offsets_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr,
+    num_rows, num_groups, group_size, eps, eps_rest,
     HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, HAS_OFFSETS: tl.constexpr, ESTIMATOR: tl.constexpr, RAW_SINGLETONS: tl.constexpr,
     GROUPS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr, SHORT: tl.constexpr, WIDE: tl.constexpr, WIDE_LEVELS: tl.constexpr,
 ):  # fmt: skip
@@ -158,8 +162,7 @@ def _group_advantages_kernel(
     m_group = group < num_groups
     eps = tl.zeros((1,), rewards_ptr.dtype.element_ty) + eps + eps_rest
     if HAS_OFFSETS:
-        begin = load_offset(offsets_ptr, group, m_group, num_rows)
-        rows = tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
+        begin, rows = load_bounds(offsets_ptr, group, m_group, num_rows)
         if first == 0:
             leave_out(order_ptr, advantage_ptr, 0, load_offset(offsets_ptr, 0, True, num_rows), HAS_ORDER, WIDE)
         if first + GROUPS >= num_groups:
@@ -172,18 +175,16 @@ def _group_advantages_kernel(
         rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, tl.where(m_group, rows, 0), m_group,
         eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, LANES, LEVELS,
     )  # fmt: skip
-    if HAS_OFFSETS:
-        if tl.max(rows, 0) > SHORT:
-            for i in range(GROUPS):
-                group = tl.zeros((1,), tl.int64) + (first + i)
-                m_group = group < num_groups
-                begin = load_offset(offsets_ptr, group, m_group, num_rows)
-                rows = tl.maximum(load_offset(offsets_ptr, group + 1, m_group, num_rows) - begin, 0)
-                if tl.max(rows, 0) > SHORT:
-                    advantages_of_groups(
-                        rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group,
-                        eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
-                    )  # fmt: skip
+    if HAS_OFFSETS and tl.max(rows, 0) > SHORT:
+        for i in range(GROUPS):
+            long = tl.zeros((1,), tl.int64) + (first + i)
+            m_long = long < num_groups
+            long_begin, long_rows = load_bounds(offsets_ptr, long, m_long, num_rows)
+            if tl.max(long_rows, 0) > SHORT:
+                advantages_of_groups(
+                    rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, long, long_begin, long_rows, m_long,
+                    eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
+                )  # fmt: skip
 
 
 # ---- launchers
@@ -193,8 +194,7 @@ def group_advantages(rewards, order, offsets, group_size, mask, estimator, eps, 
     rewards, mask, order, offsets = (None if x is None else x.contiguous() for x in (rewards, mask, order, offsets))
     n = rewards.shape[0]
     groups = n // group_size if offsets is None else offsets.shape[0] - 1
-    advantage = torch.empty_like(rewards)
-    mean, std = rewards.new_empty(groups), rewards.new_empty(groups)
+    advantage, mean, std = rewards.new_empty(n), rewards.new_empty(groups), rewards.new_empty(groups)
     size, keep = rewards.new_empty(groups, dtype=torch.int64), rewards.new_empty(groups, dtype=torch.bool)
     if n == 0 and groups == 0:
         return advantage, mean, std, size, keep

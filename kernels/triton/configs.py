@@ -16,13 +16,14 @@ LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
 # Gradients from hidden states: tokens and rows whose dL/dlogits [PASS_ROWS, PIECE] is at hand at a time (32 MB); PIECE is part of a row's bits.
 PIECE = 4096
 PASS_ROWS = 2048
+GRADIENT_ROWS = {"BLOCK_N": 32, "num_warps": 8}  # the formula needs registers
 
 # Exact float32 products.
 PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}
 
-# Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES = 2 ** LEVELS rows of each; a longer one by itself, WIDE rows at a
-# time. All but GROUPS are part of a group's bits.
-GROUP_TILES = {"GROUPS": 32, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
+# Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES = 2 ** LEVELS rows of each; of a longer one, by itself, WIDE rows.
+# All but GROUPS are part of a group's bits.
+GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
 
 
 def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 from rrm_core._triton.common import LOG2_E, LOWEST, maximum
-from rrm_core._triton.configs import CHUNK, FINISH, LANES, PASS_ROWS, PIECE
+from rrm_core._triton.configs import CHUNK, FINISH, GRADIENT_ROWS, LANES, PASS_ROWS, PIECE
 from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, row_of_logits, source_rows, statistics, tile_of_logits
 from rrm_core._triton.product import add_product
 from rrm_core._triton.softmax import VECTOR, entropy, log_total, merge
@@ -230,12 +230,12 @@ def linear_gradients(source, ids, grads, facts, need_hidden, need_weight, need_b
         weight_piece = source.new(size, hidden.shape[1]).zero_() if need_weight else None
         for first_row in range(0, n, PASS_ROWS):
             last_row = min(n, first_row + PASS_ROWS)
-            row_blocks = triton.cdiv(last_row - first_row, source.config["BLOCK_N"])
+            row_blocks = triton.cdiv(last_row - first_row, GRADIENT_ROWS["BLOCK_N"])
             _linear_gradient_kernel[(blocks * row_blocks,)](
                 hidden, weight, source.bias, source.rows, ids, grads, facts, source.temperature, dx, products,
                 n, first_row, last_row, hidden.shape[0], vocab, first_column, hidden.shape[1], ids.shape[1], source.num_blocks, row_blocks,
                 hidden.stride(0), hidden.stride(1), weight.stride(0), dx.stride(0), softcap, HAS_TEMPERATURE=source.temperature is not None,
-                NEED_TEMPERATURE=need_temperature, **flags, enable_fp_fusion=True,
+                NEED_TEMPERATURE=need_temperature, **{**flags, **GRADIENT_ROWS}, enable_fp_fusion=True,
             )  # fmt: skip
             some, rows = dx[: last_row - first_row, :size], slice(first_row, last_row)
             if need_hidden:

@@ -104,9 +104,10 @@ def form_gradients(source, grads, form_ids, values, row_sets, full_vocab):
         _form_gradients_kernel[(n,)](
             *(g.contiguous() for g in grads), source.base, selected, ids, sets, None if values is None else values.contiguous(), source.rows,
             source.temperature, partials, row_ids, found, products, facts, n * source.num_blocks,
-            n, n if source.from_logits else source.base.shape[0], width, num_sets, labels, forms, source.num_blocks, *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab,
-            HAS_SETS=sets is not None, HAS_VALUES=values is not None, HAS_ROWS=source.rows is not None,
-            HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids), **FINISH, enable_fp_fusion=False,
+            n, n if source.from_logits else source.base.shape[0], width, num_sets, labels, forms, source.num_blocks,
+            *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab, HAS_SETS=sets is not None, HAS_VALUES=values is not None,
+            HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids), **FINISH,
+            enable_fp_fusion=False,
         )  # fmt: skip
     return row_ids, found, products, facts, selected
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrm_core import Offsets, group_advantages
-from rrm_core.testing import assert_within_contract, same_bits
+from rrm_core.testing import assert_within_contract, guarded, same_bits
 
 NAN, INF = float("nan"), float("inf")
 ESTIMATORS = ["grpo", "dr_grpo", "rloo"]
@@ -354,6 +354,7 @@ def test_a_group_does_not_depend_on_the_others(impl):
         assert all(same_bits(a, b[g : g + 1]) for a, b in zip(alone[1:], whole[1:], strict=True))
 
 
+@pytest.mark.cpu
 def test_thread_count_changes_no_bit(impl, threads):
     rewards, ids = random_groups(60_000, 700)
     ids[:20_000] = 5
@@ -401,6 +402,27 @@ def test_sorts_ids_of_any_spread():
                 for groups in (None, 0, 7, 5000):
                     native, plain = OPS["group_order"].dispatched(ids, groups), OPS["group_order"].reference(ids, groups)
                     assert all(torch.equal(a, b) for a, b in zip(native, plain, strict=True)), (low, high, n, step, groups)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("size", [3, 16, 17, 128, 129, 1100])
+def test_nothing_is_read_beyond_the_inputs(size):
+    """Infinity lies around the rewards, False around the mask: either would show. NaN would not."""
+    n, band = size * 5, 2048
+
+    def between(x, poison):
+        memory = torch.full((n + 2 * band,), poison, dtype=x.dtype)
+        memory[band:-band] = x
+        return memory[band:-band]
+
+    rewards, _ = random_groups(n, 1)
+    mask = torch.ones(n, dtype=torch.bool)
+    offsets = Offsets(guarded(torch.tensor([0, 1, size, 4 * size, 4 * size, n])))
+    for groups in (size, offsets, guarded(torch.arange(n) // size)):
+        plain = group_advantages(rewards, groups, impl="native")
+        got = group_advantages(between(rewards, INF), groups, mask=between(mask, False), impl="native")
+        assert all(same_bits(a, b) for a, b in zip(got, plain, strict=True))
+        assert bool((got.size.sum() == n) & got.advantage.isfinite().all())
 
 
 def test_strided_inputs(impl):

@@ -91,6 +91,8 @@ def test_the_order_of_rows():
         assert offsets.tolist() == [2, 3, 4, 4, 6]
 
 
+@pytest.mark.native
+@pytest.mark.triton
 def test_unchecked_rows_of_no_group_are_nan():
     rewards, ids = torch.tensor([1.0, 9.0, 3.0, 9.0, 5.0]), torch.tensor([1, 2, 1, -4, 0])
     for (order, advantages), mask in zip(
@@ -102,6 +104,8 @@ def test_unchecked_rows_of_no_group_are_nan():
         assert [x.tolist() for x in got[1:]] == [[5.0, 2.0], [0.0, pytest.approx(2**0.5)], [1, 2], [False, True]]
 
 
+@pytest.mark.native
+@pytest.mark.triton
 @pytest.mark.parametrize("offsets", [[2, 4], [0, 3], [2, 2], [0, -5, 99, 6], [6, 0], [-3, 2, 2**62], [3], [0, 2, 1, 6]])
 def test_unchecked_offsets_stay_inside(offsets):
     for advantages in bodies("group_advantages"):

@@ -133,12 +133,44 @@ def test_operations_of_matrix_instructions(name, flops):
     assert _matrix_flops(name) == flops
 
 
+def sass(*lines):
+    return "\n".join(line if line.endswith(":") else f"--:-:-:-:1\t{line};" for line in lines)
+
+
+LOAD, WIDE = "LDG.E R4, desc[UR6][R2.64]", "LDG.E.128 R4, desc[UR6][R2.64]"
+
+
 def test_loops_are_found_by_label_and_by_address():
-    by_label = "LBB0:\n--:-:-:-:1\tLDG.E.128 R4, desc[UR6][R2.64];\n01:-:-:-:1\t@!P0 BRA LBB0;\n--:-:-:-:5\tEXIT;"
-    by_address = "--:-:-:-:1\tMOV R1, R2;\n--:-:-:-:1\tLDG.E.64 R4, desc[UR6][R2.64];\n01:-:-:-:1\tBRA.U !UP0, 0x10;"
-    assert [body.loads for body in parse(by_label, True).passes] == [[16]]
-    assert [body.loads for body in parse(by_address, True).passes] == [[8]]
-    assert parse("\tv_exp_f32_e32 v1, v2\n.LBB0_1:\n\ts_cbranch_scc1 .LBB0_1 ; back", False).instructions[0] == Instruction("v_exp_f32_e32", "v1, v2")
+    by_label = sass("LBB0:", WIDE, "FADD R1, R1, R4", "@!P0 BRA LBB0", "EXIT")
+    by_address = sass("MOV R1, R2", WIDE, "FADD R1, R1, R4", "BRA.U !UP0, 0x10")
+    for text in (by_label, by_address):
+        (only,) = parse(text, True).passes
+        assert [i.name for i in only.instructions][:2] == ["LDG.E.128", "FADD"]
+        assert (only.is_loop, only.loads) == (True, [16])
+    gcn = parse(".LBB0_1:\n\tglobal_load_dwordx4 v[0:3], v4\n\tv_exp_f32_e32 v1, v2 ; comment\n\ts_cbranch_scc1 .LBB0_1", False)
+    assert gcn.instructions[1] == Instruction("v_exp_f32_e32", "v1, v2")
+    assert gcn.passes[0].loads == [16]
+
+
+def test_a_search_inside_the_stream_is_left_out():
+    text = sass("LBB0:", WIDE, "LBB1:", LOAD, "ISETP.NE P0, R1, R4", "@P0 BRA LBB1", "MUFU.EX2 R4, R4", "STG.E.128 [R2], R4", "@P1 BRA LBB0", "EXIT")
+    (only,) = parse(text, True).passes
+    assert [i.name for i in only.instructions] == ["LDG.E.128", "MUFU.EX2", "STG.E.128", "BRA"]
+
+
+def test_a_kernel_without_a_stream_is_read_outside_of_its_loops():
+    text = sass("LBB1:", LOAD, "ISETP.NE P0, R1, R4", "@P0 BRA LBB1", WIDE, "FADD R1, R1, R4", "STG.E.128 [R2], R4", LOAD, "EXIT")
+    (only,) = parse(text, True).passes
+    assert not only.is_loop
+    assert (only.loads, only.stores, only.slots) == ([16], [16], 4)
+
+
+def test_reading_and_writing_are_two_passes():
+    ragged = ("LBB2:", WIDE, "FADD R1, R1, R4", "FADD R1, R1, R4", "@P0 BRA LBB2")
+    text = sass("LBB0:", WIDE, "FADD R1, R1, R4", "@P0 BRA LBB0", *ragged, "LBB1:", WIDE, "STG.E.128 [R2], R4", "@P0 BRA LBB1", "EXIT")
+    reading, writing = parse(text, True).passes
+    assert (len(reading.instructions), reading.stores) == (3, [])
+    assert writing.stores == [16]
 
 
 def test_occupancy():
