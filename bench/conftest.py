@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bench import report
+from bench import machine, report
 from bench.measure import Measurement
 from bench.registry import Scale, all_cases
 
-MEASURED = pytest.StashKey[list[Measurement]]()
+MEASURED, LOAD = pytest.StashKey[list[Measurement]](), pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MEASURED] = []
+    config.stash[MEASURED], config.stash[LOAD] = [], machine.load()
 
 
 def _scale(config: pytest.Config) -> Scale:
@@ -63,5 +63,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     partial = bool(config.getoption("--quick") or config.getoption("keyword") or config.getoption("markexpr"))
     device = torch.device(config.getoption("--device"))
-    table, paths = report.write(measured, device, _scale(config), partial)
+    table, paths = report.write(measured, device, _scale(config), partial, config.stash[LOAD])
     terminalreporter.write_line(f"\n{table}\n\nwritten to {', '.join(str(path) for path in paths)}")

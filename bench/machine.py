@@ -39,6 +39,11 @@ def last_level_cache(device: torch.device) -> int:
     return max((int(size.rstrip("K")) << 10 for size in sizes if size.endswith("K")), default=DEFAULT_CACHE)
 
 
+def load() -> float:
+    """Processes that wanted a core during the last minute, on average; 0 where the system doesn't tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def commit() -> str:
     """Short hash of the checkout, with "-dirty" where tracked files differ from it."""
     found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"], cwd=ROOT, capture_output=True, text=True)

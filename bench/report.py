@@ -15,6 +15,7 @@ from bench.registry import Scale
 
 RESULTS, PARTIAL_RESULTS = machine.ROOT / "bench" / "results", machine.ROOT / "out" / "bench"
 PLAIN = "PyTorch"
+BUSY = 0.5  # load average before a run, above which the report says so
 HEADER = ("case", "threads", "body", "median", "rate", "share of floor", f"{PLAIN} takes", "others take", "threads gain", "extra memory")
 
 
@@ -53,12 +54,15 @@ def table(measured: Sequence[Measurement]) -> str:
 
 def _about(facts: dict[str, Any], rates: dict[int, dict[str, float]], scale: Scale) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    load = facts["load before"]
+    busy = [f"The machine was busy (load average {load:.1f} before the run): figures of several threads suffer most.", ""] if load > BUSY else []
     lines = [
         f"# Benchmarks, {facts['date']}, commit {facts['commit']}, scale {scale}",
         "",
         f"{facts['device']}, {facts['cores']} cores, last level cache {facts['last level cache'] >> 20} MB; {facts['backends']['cpu']};"
         f" Python {facts['python']}; {versions}.",
         "",
+        *busy,
         "Everyone takes turns in one process (A B C A B C); medians, and medians of the ratios round by round. Inputs above 16 MB lie in several"
         " places, so that no call finds them in the cache. A share of 1 is the floor's own speed, measured in the same rounds. Nothing is timed"
         " before its results are within the numeric contract of float64.",
@@ -74,9 +78,9 @@ def _about(facts: dict[str, Any], rates: dict[int, dict[str, float]], scale: Sca
     return "\n".join(lines)
 
 
-def write(measured: Sequence[Measurement], device: torch.device, scale: Scale, partial: bool) -> tuple[str, list[Path]]:
+def write(measured: Sequence[Measurement], device: torch.device, scale: Scale, partial: bool, load: float) -> tuple[str, list[Path]]:
     """The table, and where it and the JSON were written: bench/results, or out/bench for a part of the cases or a quick run."""
-    facts = machine.describe(device)
+    facts = {**machine.describe(device), "load before": load}
     rates = {n: floors.machine_rates(n) for n in sorted({m.threads for m in measured})} if device.type == "cpu" else {}
     folder = PARTIAL_RESULTS if partial else RESULTS
     folder.mkdir(parents=True, exist_ok=True)

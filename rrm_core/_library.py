@@ -66,13 +66,13 @@ def launcher(name: str) -> Callable[..., Any]:
     return found
 
 
-def _on_device(name: str) -> Callable[..., Any]:
-    """The named launcher as an op's body: with the device of its first tensor as the current one, where Triton launches."""
+def _on_device(triton: str | Callable[..., Any]) -> Callable[..., Any]:
+    """An op's body for CUDA: with the device of its first tensor as the current one, which is where Triton launches."""
 
     def body(*args: Any) -> Any:
         tensors = (x for arg in args for x in (arg if isinstance(arg, list) else (arg,)) if isinstance(x, torch.Tensor))
         with torch.cuda.device_of(next(tensors)):
-            return launcher(name)(*args)
+            return (launcher(triton) if isinstance(triton, str) else triton)(*args)
 
     return body
 
@@ -100,7 +100,7 @@ def define_op(
         raise RuntimeError(f"rrm::{name} is not differentiable" + ("; double backward is not supported" if name.endswith("_backward") else ""))
 
     torch.library.register_autograd(f"rrm::{name}", backward or refuse, setup_context=setup_context, lib=LIBRARY)
-    body = _on_device(triton) if isinstance(triton, str) else triton
+    body = None if triton is None else _on_device(triton)
     if body is not None and HAS_TRITON:
         LIBRARY.impl(name, body, "CUDA")
     op = Op(name, getattr(torch.ops.rrm, name).default, reference, in_float64, body)

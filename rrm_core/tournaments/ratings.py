@@ -49,22 +49,25 @@ def bradley_terry(
         prior: as many virtual games of each candidate against a fixed opponent of strength 0, half of them won. 0 is plain maximum
             likelihood, which has no answer for a candidate that won, or lost, everything.
         stderr: whether to compute standard errors.
-        max_iter, tol: Newton steps stop when no candidate's expected and actual points differ by more than ``tol`` of its games.
+        max_iter, tol: steps stop when no candidate's expected and actual points differ by more than ``tol`` of its games, or after ``max_iter``.
         impl: None (dispatcher's choice), "native" or "reference".
 
     Returns:
         rating [B, n], float64: natural log-strength, mean 0 over the candidates taking part (times 400 / ln 10 on the Elo scale); -inf
         for the others. stderr [B, n]: of the rating in that gauge, sqrt(diag(P H^-1 P)) with the Hessian H of the log posterior and the
         projection P onto mean 0; NaN for the others. status int64 [B]: ``RatingStatus``, about the data without the prior: DISCONNECTED
-        before NO_MLE, but NOT_CONVERGED wherever an iteration was run in vain. iterations int64 [B]: Newton
-        steps. Inputs are detached.
+        before NO_MLE, but NOT_CONVERGED wherever an iteration was run in vain. iterations int64 [B]: steps of the method that
+        ended it, Newton's or (in the native bodies) Gauss-Seidel's sweeps. Inputs are detached.
 
     Numerics: with a prior, ratings are finite whatever was won. With prior=0 they, and stderr, are NaN in a problem without a maximum
     (DISCONNECTED or NO_MLE). Where values cannot be checked (CUDA, torch.compile), NaN, inf or negative wins make their problem NaN with
-    status NOT_CONVERGED. The plain PyTorch body stops early on CPU only and runs max_iter steps elsewhere, so as not to wait for the device.
+    status NOT_CONVERGED. The native bodies try Gauss-Seidel sweeps first and give what those leave to Newton's method, from the start; they
+    converge wherever the plain PyTorch body does. A problem has the same bits whatever else is in the batch (C++, and the Triton sweeps of up
+    to 127 candidates). On CUDA the device is waited for once, to learn how many problems are left. The plain PyTorch body stops early on
+    CPU only and runs max_iter steps elsewhere, so as not to wait for the device.
 
     Source: Bradley and Terry, Biometrika 39 (1952); the maximum exists where the digraph of wins is strongly connected (Ford, Amer. Math.
-    Monthly 64, 1957).
+    Monthly 64, 1957); the sweeps are Newman's iteration (J. Mach. Learn. Res. 24, 2023).
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or value doesn't fit.

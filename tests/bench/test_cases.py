@@ -25,7 +25,7 @@ def test_gate_is_green_and_others_do_the_same_work(case):
     for who, run in case.others.items():
         found = run(*inputs)
         shared = {} if isinstance(found, float) else fields(found)
-        for name in shared.keys() & ours.keys():
+        for name in (shared.keys() & ours.keys()) - {"iterations"}:  # of different methods
             # 0.2: others round logits and log-probabilities of about 10 to bfloat16
             torch.testing.assert_close(shared[name].double(), ours[name].double(), rtol=0.05, atol=0.2, msg=f"{who}: {name}")
 
@@ -50,7 +50,7 @@ def test_names_are_unique():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[-5]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], next(case for case in CASES if case.ops == ("bradley_terry",))], ids=str)
 def test_wrong_results_are_never_timed(case):
     def wrong(*inputs):
         found = case.ours(*inputs)

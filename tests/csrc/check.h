@@ -19,3 +19,4 @@ inline void check_close(const char* table, const char* what, double got, double 
 }
 
 void test_advantages(const rrm::Table& table);
+void test_tournaments(const rrm::Table& table);

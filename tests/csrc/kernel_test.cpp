@@ -222,6 +222,7 @@ int main() {
     test_special_rows(tables[t]);
     test_float16_conversion(tables[t]);
     test_advantages(tables[t]);
+    test_tournaments(tables[t]);
     std::printf("%s: %d checks\n", tables[t].name, passed - before);
   }
   std::printf("%d passed, %d failed\n", passed, failed);

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rrm_core import ScoreTokens, linear_token_logprobs, score_token_logprobs, score_token_logprobs_from_logits, token_logprobs
+from rrm_core._library import OPS
 from rrm_core.testing import random_head, random_ids, random_logits, same_bits
 
 pytestmark = pytest.mark.native
@@ -19,6 +20,35 @@ pytestmark = pytest.mark.native
 SETS = [ScoreTokens({"A": [0, 40], "B": [1]}, values=[1.0, 0.0]), ScoreTokens({"1": [2], "2": [3], "3": [5]}, values=[1, 2, 3])]
 ROWS = 140
 BATCHES = [1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 140]
+
+
+# Triton: rows per program (16, 32, 64), columns per block of a product (64, 128) and of stored logits (2048 in 16384)
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("rows", "dtype"), [(1, torch.float32), (17, torch.float16), (17, torch.float32), (33, torch.bfloat16), (65, torch.bfloat16)]
+)
+def test_a_batch_leaves_no_trace(rows, dtype):
+    """Forward and, where the backward has a native body, gradients of a few rows, alone and among others in another order."""
+    some = torch.tensor([rows - 1, rows // 2])
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    hidden, weight = random_head(rows, 70, 150, dtype=dtype)
+    ids, sets, heat, bias = random_ids((rows, 2), 150), random_ids((rows,), 2), torch.rand(rows) + 0.5, torch.randn(150)
+    logits = random_logits(rows, 17_000 if rows == 1 else 300, dtype=dtype)
+    functions = {
+        "linear_token_logprobs": lambda x, r: linear_token_logprobs(x, weight, ids[r], bias=bias, temperature=heat[r], softcap=9.0, impl="native"),
+        "token_logprobs": lambda x, r: token_logprobs(x, ids[r], temperature=heat[r], impl="native"),
+        "score_token_logprobs": lambda x, r: score_token_logprobs(x, weight, SETS, row_sets=sets[r], temperature=heat[r], impl="native"),
+        "score_token_logprobs_from_logits": lambda x, r: score_token_logprobs_from_logits(x, SETS, row_sets=sets[r], impl="native"),
+    }
+    for name, function in functions.items():
+        x = hidden if "linear" in name or name == "score_token_logprobs" else logits
+        found = []
+        for taken, kept in ((order, order.argsort()[some]), (some, slice(None))):
+            leaf = x[taken].requires_grad_()
+            fields = [f for f in function(leaf, taken) if f is not None]
+            (gradient,) = torch.autograd.grad([f.masked_fill(f.isinf(), 0.0).sum() for f in fields], leaf)
+            found.append([*(f.detach()[kept] for f in fields), *([gradient[kept]] if "cpu" in OPS[f"{name}_backward"].native_devices else [])])
+        assert all(same_bits(a, b) for a, b in zip(*found, strict=True)), name
 
 
 def token(logits, ids, **kw):

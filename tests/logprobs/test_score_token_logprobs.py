@@ -14,7 +14,7 @@ pytestmark = pytest.mark.triton
 
 @pytest.mark.native
 @pytest.mark.parametrize("full_vocab", [True, False])
-@pytest.mark.parametrize("shape", [(1, 8, 71), (5, 33, 128), (130, 20, 1000)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 8, 71), (5, 33, 128), (18, 20, 300), pytest.param((130, 20, 1000), marks=pytest.mark.cpu)], ids=str)
 def test_native_within_contract(shape, full_vocab, dtype):
     hidden, weight = random_head(*shape, dtype=dtype)
     assert_native_within_contract(score_token_logprobs, guarded(hidden), guarded(weight), PAIR, full_vocab=full_vocab)
@@ -57,8 +57,8 @@ def test_equals_the_two_lines_of_its_docstring(impl):
 
 @pytest.mark.native
 def test_labels_only_has_the_bits_of_the_full_result(dtype):
-    hidden, weight = random_head(70, 96, 500, dtype=dtype)
-    options = {"row_sets": random_ids((70,), 2), "bias": torch.randn(500), "temperature": 0.7, "softcap": 20.0, "impl": "native"}
+    hidden, weight = random_head(35, 96, 300, dtype=dtype)
+    options = {"row_sets": random_ids((35,), 2), "bias": torch.randn(300), "temperature": 0.7, "softcap": 20.0, "impl": "native"}
     full = score_token_logprobs(hidden, weight, SETS, **options)
     labels = score_token_logprobs(hidden, weight, SETS, **options, full_vocab=False)
     assert labels.logprob is labels.log_mass is None
