@@ -18,7 +18,7 @@ from rrm_core._library import OPS
 
 OURS = "rrm_core"
 BUDGET = {"tiny": 0.0, "quick": 0.5, "full": 2.5}  # seconds of rounds for a case and number of threads
-ROUNDS = {"tiny": (2, 2), "quick": (3, 200), "full": (5, 1000)}  # at least, at most
+ROUNDS = {"tiny": (2, 2), "quick": (3, 200), "full": (3, 1000)}  # at least, at most
 
 
 @dataclass

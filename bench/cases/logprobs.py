@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STORED = {"tiny": (3, 1000), "quick": (64, 151936), "full": (256, 151936)}  # rows, vocabulary; V of Qwen2.5
 HEAD = {"tiny": (32, 300), "quick": (1024, 32768), "full": (1024, 151936)}  # hidden, vocabulary
 ROWS = {"tiny": (1, 3), "quick": (1, 8, 64), "full": (1, 8, 64)}
-TRAINED = {"tiny": 5, "quick": 64, "full": 256}  # rows of the linear ops with gradients
+TRAINED = {"tiny": 5, "quick": 32, "full": 64}  # rows of the linear ops with gradients
 LABELS = {"tiny": (4, 3), "quick": (128, 10), "full": (128, 10)}  # rows, labels of the product with the labels' rows alone
 ORDERS = 16  # of summation, for the yardstick of small cases
 SCORES = ScoreTokens({"A": [16, 88], "B": [33, 247]}, values=[1.0, 0.0])

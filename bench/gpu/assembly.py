@@ -33,11 +33,11 @@ class Listing:
     def loops(self) -> list[tuple[range, Body]]:
         """Each loop's place, and what it does itself: not what loops inside it do."""
         places = [range(first, last + 1) for first, last in self.backward]
-        return [(place, self._without(place, [p for p in places if p != place and _within(p, place)])) for place in places]
+        return [(place, self._without(place, [p for p in places if p != place and _within(p, place)], True)) for place in places]
 
-    def _without(self, place: range, others: Sequence[range]) -> Body:
+    def _without(self, place: range, others: Sequence[range], is_loop: bool) -> Body:
         own = [self.instructions[i] for i in place if not any(i in other for other in others)]
-        return Body(own, self.nvidia, len(place) < len(self.instructions))
+        return Body(own, self.nvidia, is_loop)
 
     @property
     def product(self) -> Body | None:
@@ -50,8 +50,8 @@ class Listing:
     @property
     def passes(self) -> list[Body]:
         streams = [(place, body) for place, body in self.loops if body.loaded and (body.stores or body.computes)]
-        widest = max((max(body.loads) for _, body in streams), default=0)
-        streams = [(place, body) for place, body in streams if max(body.loads) == widest]
+        widest = max((body.loads[0] for _, body in streams), default=0)
+        streams = [(place, body) for place, body in streams if body.loads[0] == widest]
         inner = [body for place, body in streams if not any(p != place and _within(p, place) for p, _ in streams)]
         found = []
         for stores in (False, True):
@@ -59,7 +59,7 @@ class Listing:
             alike = [body for body in inner if bool(body.stores) == stores]
             found += sorted(alike, key=lambda body: (-body.loaded, len(body.instructions)))[:1]
         whole = range(len(self.instructions))
-        return found or [self._without(whole, [place for place, _ in self.loops])]
+        return found or [self._without(whole, [place for place, _ in self.loops], False)]
 
 
 def _within(inner: range, outer: range) -> bool:
@@ -155,18 +155,19 @@ class Body:
 
     @cached_property
     def loads(self) -> list[int]:
-        """Bytes of each load from global memory."""
-        return self._widths(self._load)
+        """Bytes of each load from global memory, of the widest: narrower ones fetch a row's scalars and ids."""
+        return self._widest(self._load)
 
     @cached_property
     def stores(self) -> list[int]:
-        return self._widths(self._store)
+        return self._widest(self._store)
 
-    def _widths(self, counts: Callable[[str], bool]) -> list[int]:
-        width = _sass_width if self.nvidia else _gcn_width
-        found = [width(i.name) for i in self.instructions if counts(i.name)]
-        # outside a loop the narrow ones fetch and store a row's scalars
-        return found if self.is_loop else [size for size in found if size == max(found)]
+    def _widest(self, counts: Callable[[str], bool]) -> list[int]:
+        found = [self._width(i.name) for i in self.instructions if counts(i.name)]
+        return [size for size in found if size == max(found)]
+
+    def _width(self, name: str) -> int:
+        return _sass_width(name) if self.nvidia else _gcn_width(name)
 
     @property
     def computes(self) -> bool:
@@ -180,10 +181,10 @@ class Body:
     @property
     def waiting(self) -> int:
         """Bytes of the loads that may be under way at once: those between two stores or barriers."""
-        width, most, now = _sass_width if self.nvidia else _gcn_width, 0, 0
+        most = now = 0
         for i in self.instructions:
             if self._load(i.name):
-                now += width(i.name)
+                now += self._width(i.name) * (self._width(i.name) == self.loads[0])
             elif self._store(i.name) or i.name.startswith(("BAR", "s_barrier")):
                 now = 0
             most = max(most, now)

@@ -36,6 +36,7 @@ HEADER = (
     "predicted limiter",
     "predicted margin",
 )
+OTHER_HEADER = ("kernel", "operand", "GPU", "registers", "spills", "shared", "occupancy")
 MOST_INSTRUCTIONS = {"sm_80": 10.0, "sm_90": 10.0, "sm_100": 8.5}  # of a row kernel, per bf16 element
 LEAST_MARGIN = 1.3  # of a product with few rows
 
@@ -47,7 +48,7 @@ INTRODUCTION = f"""Compiled for GPUs that aren't here, and read from their machi
 * Predicted margin: an element's time on HBM over its longest time on any pipe (instruction issue, float, integer and logic, special functions,
   shuffles, tensor), by the datasheets below. Above 1 the kernel is predicted memory-bound; below 1 that share of the bandwidth is predicted.
 * In flight / needed: bytes that the resident warps ask for at once, against bandwidth x {LATENCY * 1e9:.0f} ns (Little's law), per multiprocessor.
-* Kernels that merge or look up a row's few numbers are left out here; the JSON has them.
+* Kernels that stream nothing large (they merge a row's blocks, or work on small problems) stand at the end, with what they occupy.
 """
 
 
@@ -129,6 +130,11 @@ def _row(entry: Entry) -> tuple[str, ...]:
     )
 
 
+def _other_row(entry: Entry) -> tuple[str, ...]:
+    a = entry.analysis
+    return f"`{a.kernel.strip('_')}`", a.dtype, a.machine.name, str(a.registers), str(a.spills), str(a.shared), f"{a.occupancy:.0%}"
+
+
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ("---",) * len(rows[0]), *rows[1:]])
 
@@ -150,6 +156,7 @@ def markdown(found: Sequence[Entry], facts: dict[str, Any]) -> str:
         of_op = [entry for entry in found if entry.op == op and entry.streaming]
         order = sorted(of_op, key=lambda e: (e.analysis.dtype, list(MACHINES).index(e.analysis.target), e.who != OURS, e.who))
         parts += [f"## {op}", _table([HEADER, *(_row(entry) for entry in order)])]
+    parts += ["## Kernels that stream nothing large", _table([OTHER_HEADER, *dict.fromkeys(_other_row(e) for e in found if not e.streaming)])]
     ours = [entry for entry in found if entry.who == OURS and entry.streaming]
     missed = [(entry, entry.misses()) for entry in ours]
     lines = [f"* `{e.analysis.kernel}` {e.label}, {e.analysis.target}: {', '.join(reasons)}" for e, reasons in missed if reasons]

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+LOG_2 = tl.constexpr(0.6931471805599453)
 # Stands for -inf inside a kernel: products with 0 and differences stay finite. Logits below it count as -inf.
 LOWEST = tl.constexpr(-1e30)
 INFINITY = tl.constexpr(float("inf"))
@@ -18,6 +19,12 @@ def maximum(a, b):
 @triton.jit
 def minimum(a, b):
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def exponent_scale(temperature):
+    """log2(e) / T: exp(x / T) = exp2(x c)."""
+    return (tl.zeros_like(temperature) + LOG2_E) / temperature
 
 
 @triton.jit

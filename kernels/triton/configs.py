@@ -1,11 +1,10 @@
-"""Sizes of blocks and numbers of warps. Column blocks and the order along the hidden size depend on the dtype alone (they are part of a row's bits);
-rows per block and pipeline stages follow a binned number of rows."""
+"""Sizes of blocks and numbers of warps. What a row's bits depend on (column blocks, the order along the hidden size, how a block's sum is laid out
+over threads) follows from the dtype alone, never from the number of rows."""
 
 import torch
 
-# Stored logits: columns per block, and lanes of VECTOR columns that go through it side by side.
+# Stored logits: columns per block.
 CHUNK = 16384
-LANES = 128
 
 # Merging a row's blocks.
 FINISH = {"BLOCK": 256, "num_warps": 1}
@@ -26,11 +25,15 @@ PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_sta
 GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
 
 
-def linear_config(dtype: torch.dtype, num_rows: int, hidden_size: int) -> dict[str, int | bool]:
-    """Products of hidden states and a head."""
+def stream_config(dtype: torch.dtype) -> dict[str, int]:
+    """Stored logits: LANES go through a block side by side, each with VECTOR columns (the 128 bits a thread loads at once) of either of two tiles."""
+    return {"CHUNK": CHUNK, "LANES": 128, "VECTOR": 16 // dtype.itemsize, "num_warps": 4}
+
+
+def linear_config(dtype: torch.dtype, hidden_size: int) -> dict[str, int | bool]:
+    """Products of hidden states and a head. One shape per dtype: with another the compiler would lay out, and so sum, a block in another order."""
     if dtype == torch.float32:  # exact products: no tensor cores, so small tiles
-        config = {"BLOCK_V": 64, "BLOCK_H": 32, "BLOCK_N": 16 if num_rows <= 16 else 32, "num_warps": 4, "num_stages": 3}
+        config = {"BLOCK_V": 64, "BLOCK_H": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3}
     else:
-        rows = 16 if num_rows <= 16 else 32 if num_rows <= 32 else 64
-        config = {"BLOCK_V": 128, "BLOCK_H": 64, "BLOCK_N": rows, "num_warps": 8 if rows == 64 else 4, "num_stages": 4}
+        config = {"BLOCK_V": 128, "BLOCK_H": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4}
     return {**config, "EVEN_HIDDEN": hidden_size % int(config["BLOCK_H"]) == 0}

@@ -4,15 +4,16 @@ Two kernels produce softmax statistics of fixed column blocks: one streams store
 (blocks of BLOCK_V, logits never stored). A third merges a row's blocks in their order and writes its results. What a block covers, the order along
 the hidden size and the order of the merge depend on nothing but the dtype: a row has the same bits in every batch. No atomics.
 
-Logits of less than -1e30 count as -inf. Statistics are of x = softcap(h W^T + bias), the temperature enters with the exponent.
+Logits of less than -1e30 count as -inf; temperatures go up to 1e25. Statistics are of x = softcap(h W^T + bias), the temperature enters with the
+exponent.
 """
 
 from __future__ import annotations
 
 import torch
-from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, maximum, tanh
-from rrm_core._triton.configs import CHUNK, FINISH, LANES, linear_config
-from rrm_core._triton.softmax import VECTOR, accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
+from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, tanh
+from rrm_core._triton.configs import CHUNK, FINISH, linear_config, stream_config
+from rrm_core._triton.softmax import accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
 
 import triton
 import triton.language as tl
@@ -76,7 +77,8 @@ def holds_an_id(first, end, p_ids, width):
 def _logits_statistics_kernel(
     logits_ptr, ids_ptr, sets_ptr, temperature_ptr, partials_ptr, plane, vocab, num_chunks, width, num_sets, ignore_index,
     inner, stride_outer, stride_inner, stride_column,
-    PER_ROW: tl.constexpr, HAS_SETS: tl.constexpr, HAS_TEMPERATURE: tl.constexpr, CHUNK: tl.constexpr, LANES: tl.constexpr,
+    PER_ROW: tl.constexpr, HAS_SETS: tl.constexpr, HAS_TEMPERATURE: tl.constexpr,
+    CHUNK: tl.constexpr, LANES: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
     """Statistics of columns [chunk * CHUNK, + CHUNK) of one row; without those of the ids unless they are the row's own tokens (PER_ROW)."""
     task = tl.program_id(0).to(tl.int64)
@@ -89,30 +91,34 @@ def _logits_statistics_kernel(
     covered = False
     if not PER_ROW:
         covered = holds_an_id(first, first + CHUNK, p_ids, width)
-    c = LOG2_E / load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
+    c = exponent_scale(load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE))
+    TILE: tl.constexpr = LANES * VECTOR  # two of them at a time
+    step = tl.full((), TILE, tl.int64) * stride_column
     o_lane = tl.arange(0, LANES)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
     p_lane = row_of_logits(logits_ptr, row, inner, stride_outer, stride_inner) + (first + o_lane) * stride_column
     top = tl.full((LANES,), LOWEST, tl.float32)
     rest = tl.zeros((LANES,), tl.float32)
     moment = tl.zeros((LANES,), tl.float32)
     end = tl.minimum(first + CHUNK, vocab)
-    whole = first + (end - first) // (LANES * VECTOR) * (LANES * VECTOR)
-    for start in range(first, whole, LANES * VECTOR):
-        x = tl.load(p_lane).to(tl.float32)
+    whole = first + (end - first) // (2 * TILE) * (2 * TILE)
+    for start in range(first, whole, 2 * TILE):
+        a, b = tl.load(p_lane).to(tl.float32), tl.load(p_lane + step).to(tl.float32)
         if covered:
-            x = cover(x, start + o_lane, p_ids, width)
-        top, rest, moment = accumulate(x, top, rest, moment, c)
-        p_lane += LANES * VECTOR * stride_column
+            a, b = cover(a, start + o_lane, p_ids, width), cover(b, start + TILE + o_lane, p_ids, width)
+        top, rest, moment = accumulate(a, b, top, rest, moment, c)
+        p_lane += 2 * step
     if whole < end:
-        x = tl.load(p_lane, mask=whole + o_lane < end, other=LOWEST).to(tl.float32)
+        o_a, o_b = whole + o_lane, whole + TILE + o_lane
+        a = tl.load(p_lane, mask=o_a < end, other=LOWEST).to(tl.float32)
+        b = tl.load(p_lane + step, mask=o_b < end, other=LOWEST).to(tl.float32)
         if covered:
-            x = cover(x, whole + o_lane, p_ids, width)
-        top, rest, moment = accumulate(x, top, rest, moment, c)
+            a, b = cover(a, o_a, p_ids, width), cover(b, o_b, p_ids, width)
+        top, rest, moment = accumulate(a, b, top, rest, moment, c)
     overall = largest(top, 0)
     rest, ties, moment = join(top, rest, moment, overall, c, 0)
     tl.store(partials_ptr + task, overall)
     tl.store(partials_ptr + plane + task, rest + (ties - 1.0))
-    tl.store(partials_ptr + 2 * plane + task, moment)
+    tl.store(partials_ptr + plane + plane + task, moment)
 
 
 @triton.jit
@@ -135,7 +141,7 @@ def tile_of_logits(
     o_hidden = tl.arange(0, BLOCK_H)
     column = tl.minimum(column, vocab - 1).to(tl.int64)
     p_weight = weight_ptr + column[:, None] * stride_weight + o_hidden[None, :]
-    p_hidden = hidden_ptr + source[None, :] * stride_token + o_hidden[:, None] * stride_hidden
+    p_hidden = hidden_ptr + source[None, :] * stride_token + o_hidden[:, None].to(tl.int64) * stride_hidden
     x = tl.zeros((BLOCK_V, BLOCK_N), tl.float32)
     for start in range(0, hidden_size, BLOCK_H):
         if EVEN_HIDDEN:
@@ -183,12 +189,12 @@ def _linear_statistics_kernel(
             tl.store(selected_ptr + row * width + k, tl.sum(tl.where(wanted, x, 0.0), 0), mask=here)
         else:
             x = tl.where(wanted, LOWEST, x)
-    c = LOG2_E / load_temperature(temperature_ptr, row, m_row, HAS_TEMPERATURE)
+    c = exponent_scale(load_temperature(temperature_ptr, row, m_row, HAS_TEMPERATURE))
     top, rest, moment = of_tile(x, c)
     p_partial = partials_ptr + row * num_blocks + block
     tl.store(p_partial, top, mask=m_row)
     tl.store(p_partial + plane, rest, mask=m_row)
-    tl.store(p_partial + 2 * plane, moment, mask=m_row)
+    tl.store(p_partial + plane + plane, moment, mask=m_row)
 
 
 @triton.jit
@@ -218,7 +224,7 @@ def _token_results_kernel(
         tl.store(logsumexp_ptr + row, 0.0)
         return
     temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
-    top, rest, moment = merge(partials_ptr + row * num_blocks, plane, num_blocks, LOG2_E / temperature, BLOCK)
+    top, rest, moment = merge(partials_ptr + row * num_blocks, plane, num_blocks, exponent_scale(temperature), BLOCK)
     _, exists = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
     top = tl.where(exists, top, float("nan"))
     log_rest = log_total(top, rest)
@@ -240,7 +246,8 @@ class Rows:
 
     def __init__(self, base, temperature, *, weight=None, rows=None, bias=None, softcap=None, vocab=None):
         self.from_logits = weight is None
-        self.rows, self.bias, self.softcap = rows, bias, softcap
+        self.rows, self.bias = (None if x is None else x.contiguous() for x in (rows, bias))
+        self.softcap = softcap
         self.temperature = None if temperature is None else temperature.reshape(-1).contiguous()
         if self.from_logits:
             self.leading, self.vocab = base.shape[:-1], base.shape[-1]
@@ -250,10 +257,13 @@ class Rows:
         else:
             self.leading, self.vocab = (base.shape[:1] if rows is None else rows.shape), vocab
             self.base, self.layout = base, (1, 0, 0, 0)
+            if base.shape[0] == 0:  # nothing to read where every row is out of range
+                self.base = base.new_zeros(1, base.shape[1])
             self.weight = weight if weight.stride(1) == 1 else weight.contiguous()
-            self.config = linear_config(base.dtype, self.leading[0], base.shape[1])
+            self.config = linear_config(base.dtype, base.shape[1])
             self.block = self.config["BLOCK_V"]
         self.n = self.leading.numel()
+        self.num_sources = self.n if self.from_logits else base.shape[0]
         self.num_blocks = triton.cdiv(self.vocab, self.block)
 
     def new(self, *sizes):
@@ -263,7 +273,7 @@ class Rows:
         """Whether each row has a source, bool [N]."""
         if self.rows is None:
             return torch.ones(self.n, dtype=torch.bool, device=self.base.device)
-        return (self.rows >= 0) & (self.rows < self.base.shape[0])
+        return (self.rows >= 0) & (self.rows < self.num_sources)
 
     def taken(self, live):
         """The rows of hidden [N, H], zeros where they are not live: whatever they hold is multiplied by a gradient of 0."""
@@ -274,7 +284,8 @@ class Rows:
         """Gradients of the rows [N, H] as the gradient of hidden, in its dtype."""
         if self.rows is not None:
             rows = self.rows.masked_fill(~self.exists(), 0)
-            gradients = self.new(*self.base.shape).zero_().index_put_((rows,), gradients, accumulate=True)  # sorts on CUDA: no race of atomics
+            spread = self.new(*self.base.shape).zero_().index_put_((rows,), gradients, accumulate=True)  # sorts on CUDA: no race of atomics
+            gradients = spread[: self.num_sources]
         return gradients.to(self.base.dtype)
 
     @property
@@ -315,7 +326,7 @@ def statistics(source, ids, sets, num_sets, ignore_index, per_row):
     if source.from_logits:
         _logits_statistics_kernel[(plane,)](
             source.base, ids, sets, source.temperature, partials, plane, source.vocab, source.num_blocks, width, num_sets, ignore_index,
-            *source.layout, **flags, CHUNK=CHUNK, LANES=LANES, num_warps=LANES // 32, enable_fp_fusion=True,
+            *source.layout, **flags, **stream_config(source.base.dtype), enable_fp_fusion=True,
         )  # fmt: skip
         return partials, None
     selected = source.new(source.n, width) if per_row else None
@@ -324,7 +335,7 @@ def statistics(source, ids, sets, num_sets, ignore_index, per_row):
     (softcap,), more = source.linear_arguments
     _linear_statistics_kernel[(source.num_blocks * row_blocks,)](
         hidden, weight, source.bias, source.rows, ids, sets, source.temperature, partials, selected, plane,
-        source.n, hidden.shape[0], source.vocab, hidden.shape[1], width, num_sets, source.num_blocks, row_blocks,
+        source.n, source.num_sources, source.vocab, hidden.shape[1], width, num_sets, source.num_blocks, row_blocks,
         hidden.stride(0), hidden.stride(1), weight.stride(0), softcap, **flags, **more, enable_fp_fusion=True,
     )  # fmt: skip
     return partials, selected
@@ -339,7 +350,7 @@ def _token_results(source, token_ids, ignore_index):
     if source.n:
         _token_results_kernel[(source.n,)](
             source.base, selected, ids, source.rows, source.temperature, partials, logprob, entropies, logsumexp, source.n * source.num_blocks,
-            source.n, source.n if source.from_logits else source.base.shape[0], source.vocab, ids.shape[1], source.num_blocks, ignore_index,
+            source.n, source.num_sources, source.vocab, ids.shape[1], source.num_blocks, ignore_index,
             *source.layout, FROM_LOGITS=source.from_logits, HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None,
             **FINISH, enable_fp_fusion=False,
         )  # fmt: skip

@@ -12,11 +12,11 @@ order along the vocabulary (hidden) and the rows (weight); no atomics. A row's g
 from __future__ import annotations
 
 import torch
-from rrm_core._triton.common import LOG2_E, LOWEST, maximum
-from rrm_core._triton.configs import CHUNK, FINISH, GRADIENT_ROWS, LANES, PASS_ROWS, PIECE
+from rrm_core._triton.common import LOG2_E, LOG_2, LOWEST, exponent_scale, maximum
+from rrm_core._triton.configs import FINISH, GRADIENT_ROWS, PASS_ROWS, PIECE, stream_config
 from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, row_of_logits, source_rows, statistics, tile_of_logits
 from rrm_core._triton.product import add_product
-from rrm_core._triton.softmax import VECTOR, entropy, log_total, merge
+from rrm_core._triton.softmax import entropy, log_total, merge
 
 import triton
 import triton.language as tl
@@ -29,7 +29,7 @@ def _row_statistics_kernel(partials_ptr, temperature_ptr, out_ptr, plane, num_ro
     """Of each row: the largest x, the log sum relative to it, the entropy."""
     row = tl.program_id(0).to(tl.int64)
     temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
-    top, rest, moment = merge(partials_ptr + row * num_blocks, plane, num_blocks, LOG2_E / temperature, BLOCK)
+    top, rest, moment = merge(partials_ptr + row * num_blocks, plane, num_blocks, exponent_scale(temperature), BLOCK)
     tl.store(out_ptr + row, top)
     tl.store(out_ptr + num_rows + row, log_total(top, rest))
     tl.store(out_ptr + 2 * num_rows + row, entropy(top, rest, moment, temperature))
@@ -40,75 +40,90 @@ def load_facts(facts_ptr, row, mask, num_rows):
     """(top, log_total, entropy, slope, entropy_slope, live) of rows; see ``row_facts``."""
     p_fact = facts_ptr + row
     top = tl.load(p_fact, mask=mask, other=0.0)
-    log_sum = tl.load(p_fact + num_rows, mask=mask, other=0.0)
-    entropy = tl.load(p_fact + 2 * num_rows, mask=mask, other=0.0)
-    slope = tl.load(p_fact + 3 * num_rows, mask=mask, other=0.0)
-    entropy_slope = tl.load(p_fact + 4 * num_rows, mask=mask, other=0.0)
-    live = tl.load(p_fact + 5 * num_rows, mask=mask, other=0.0) > 0.0
+    p_fact += num_rows  # step by step: their product may be too large for 32 bits
+    log_sum = tl.load(p_fact, mask=mask, other=0.0)
+    p_fact += num_rows
+    entropy = tl.load(p_fact, mask=mask, other=0.0)
+    p_fact += num_rows
+    slope = tl.load(p_fact, mask=mask, other=0.0)
+    p_fact += num_rows
+    entropy_slope = tl.load(p_fact, mask=mask, other=0.0)
+    live = tl.load(p_fact + num_rows, mask=mask, other=0.0) > 0.0
     return top, log_sum, entropy, slope, entropy_slope, live
 
 
 @triton.jit
-def softmax_gradient(x, top, log_sum, entropy, slope, entropy_slope, inverse_temperature):
-    """p (slope - entropy_slope (log p + entropy)); x at least LOWEST."""
-    logp = (x - top) * inverse_temperature - log_sum
-    return tl.exp2(logp * LOG2_E) * (slope - entropy_slope * (logp + entropy))
+def line_of_row(facts_ptr, row, mask, num_rows, temperature):
+    """A row's gradient dL/dx is p (a - b log2 p) with log2 p = (x - top) c - shift; (top, c, shift, a, b, live) of rows."""
+    top, log_sum, entropy, slope, entropy_slope, live = load_facts(facts_ptr, row, mask, num_rows)
+    a = tl.div_rn(slope - entropy_slope * entropy, temperature)
+    return top, exponent_scale(temperature), log_sum * LOG2_E, a, tl.div_rn(entropy_slope, temperature) * LOG_2, live
 
 
 @triton.jit
-def logits_gradient_block(
-    x, o_column, p_ids, p_grads, width, covered, top, log_sum, entropy, slope, entropy_slope, live, inverse_temperature
-):  # fmt: skip
-    """dL/dz of some columns of one row."""
-    dz = softmax_gradient(maximum(x, LOWEST), top, log_sum, entropy, slope, entropy_slope, inverse_temperature)
-    if covered:
-        for k in range(width):
-            dz += tl.where(o_column == tl.load(p_ids + k), tl.load(p_grads + k), 0.0)
-    return tl.where(live, dz, 0.0)
+def softmax_gradient(x, top, c, shift, a, b):
+    """The softmax's part of dL/dx; x at least LOWEST."""
+    log2_p = maximum((x - top) * c - shift, LOWEST)  # finite, so that 0 * log2_p is 0
+    return tl.exp2(log2_p) * (a - b * log2_p)
+
+
+@triton.jit
+def add_chosen(dx, o_column, p_ids, p_grads, width, temperature):
+    """dL/dx with the ids' own gradients."""
+    for k in range(width):
+        dx += tl.where(o_column == tl.load(p_ids + k), tl.div_rn(tl.load(p_grads + k), temperature), 0.0)
+    return dx
 
 
 @triton.jit(do_not_specialize=["num_rows", "vocab", "num_chunks", "width", "inner"])
 def _logits_gradient_kernel(
     logits_ptr, ids_ptr, grads_ptr, facts_ptr, temperature_ptr, out_ptr, products_ptr, num_rows, vocab, num_chunks, width,
     inner, stride_outer, stride_inner, stride_column, stride_out,
-    HAS_TEMPERATURE: tl.constexpr, NEED_LOGITS: tl.constexpr, NEED_TEMPERATURE: tl.constexpr, CHUNK: tl.constexpr, LANES: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr, NEED_LOGITS: tl.constexpr, NEED_TEMPERATURE: tl.constexpr,
+    CHUNK: tl.constexpr, LANES: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """One row's columns [chunk * CHUNK, + CHUNK): dL/dlogits, and the sum of dL/dz x for the temperature."""
+    """One row's columns [chunk * CHUNK, + CHUNK): dL/dlogits, and the sum of dL/dlogits x for the temperature. A dead row is not read."""
     task = tl.program_id(0).to(tl.int64)
     row, first = task // num_chunks, (task % num_chunks) * CHUNK
     p_ids, p_grads = ids_ptr + row * width, grads_ptr + row * width
     covered = holds_an_id(first, first + CHUNK, p_ids, width)
-    inverse_temperature = 1.0 / load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
-    top, log_sum, entropy, slope, entropy_slope, live = load_facts(facts_ptr, row, row >= 0, num_rows)
+    temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
+    top, c, shift, a, b, live = line_of_row(facts_ptr, row, row >= 0, num_rows, temperature)
+    TILE: tl.constexpr = LANES * VECTOR
+    step = tl.full((), TILE, tl.int64) * stride_column
     o_lane = tl.arange(0, LANES)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
     p_lane = row_of_logits(logits_ptr, row, inner, stride_outer, stride_inner) + (first + o_lane) * stride_column
     p_out = out_ptr + row * stride_out + first + o_lane
-    products = tl.zeros((LANES,), tl.float32)
+    products = tl.zeros((LANES, VECTOR), tl.float32)
     end = tl.minimum(first + CHUNK, vocab)
-    whole = first + (end - first) // (LANES * VECTOR) * (LANES * VECTOR)
-    for start in range(first, whole, LANES * VECTOR):
-        x = tl.load(p_lane).to(tl.float32)
-        dz = logits_gradient_block(
-            x, start + o_lane, p_ids, p_grads, width, covered, top, log_sum, entropy, slope, entropy_slope, live, inverse_temperature
-        )  # fmt: skip
+    whole = first + (end - first) // TILE * TILE
+    for start in range(first, tl.where(live, whole, first), TILE):
+        x = maximum(tl.load(p_lane).to(tl.float32), LOWEST)
+        dx = softmax_gradient(x, top, c, shift, a, b)
+        if covered:
+            dx = add_chosen(dx, start + o_lane, p_ids, p_grads, width, temperature)
         if NEED_LOGITS:
-            tl.store(p_out, (dz * inverse_temperature).to(out_ptr.dtype.element_ty))
+            tl.store(p_out, dx.to(out_ptr.dtype.element_ty))
         if NEED_TEMPERATURE:
-            products += tl.sum(tl.where(dz == 0.0, 0.0, dz * x), 1)
-        p_lane += LANES * VECTOR * stride_column
-        p_out += LANES * VECTOR
-    if whole < end:
+            products += tl.where(x > LOWEST, dx * x, 0.0)
+        p_lane += step
+        p_out += TILE
+    if live & (whole < end):
         m_lane = whole + o_lane < end
-        x = tl.load(p_lane, mask=m_lane, other=LOWEST).to(tl.float32)
-        dz = logits_gradient_block(
-            x, whole + o_lane, p_ids, p_grads, width, covered, top, log_sum, entropy, slope, entropy_slope, live, inverse_temperature
-        )  # fmt: skip
+        x = maximum(tl.load(p_lane, mask=m_lane, other=LOWEST).to(tl.float32), LOWEST)
+        dx = softmax_gradient(x, top, c, shift, a, b)
+        if covered:
+            dx = add_chosen(dx, whole + o_lane, p_ids, p_grads, width, temperature)
         if NEED_LOGITS:
-            tl.store(p_out, (dz * inverse_temperature).to(out_ptr.dtype.element_ty), mask=m_lane)
+            tl.store(p_out, dx.to(out_ptr.dtype.element_ty), mask=m_lane)
         if NEED_TEMPERATURE:
-            products += tl.sum(tl.where(m_lane & (dz != 0.0), dz * x, 0.0), 1)
+            products += tl.where(x > LOWEST, dx * x, 0.0)
+    if NEED_LOGITS:
+        for start in range(tl.where(live, end, first), end, TILE):
+            tl.store(p_out, tl.zeros((LANES, VECTOR), out_ptr.dtype.element_ty), mask=start + o_lane < end)
+            p_out += TILE
     if NEED_TEMPERATURE:
-        tl.store(products_ptr + task, tl.sum(products, 0))
+        tl.store(products_ptr + task, tl.sum(tl.sum(products, 1), 0))
 
 
 @triton.jit(do_not_specialize=["num_rows", "first_row", "last_row", "num_sources", "vocab", "first_column", "width", "row_blocks", "num_blocks"])
@@ -119,7 +134,7 @@ def _linear_gradient_kernel(
     HAS_ROWS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_TEMPERATURE: tl.constexpr, HAS_SOFTCAP: tl.constexpr, EVEN_HIDDEN: tl.constexpr,
     NEED_TEMPERATURE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """dL/d(h W^T + bias) of BLOCK_V tokens from first_column on and BLOCK_N rows from first_row on, and the sums of dL/dz x."""
+    """dL/d(h W^T + bias) of BLOCK_V tokens from first_column on and BLOCK_N rows from first_row on, and the sums of dL/dx x."""
     task = tl.program_id(0).to(tl.int64)
     block = task // row_blocks
     row = first_row + (task % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -131,35 +146,35 @@ def _linear_gradient_kernel(
         HAS_BIAS, HAS_SOFTCAP, EVEN_HIDDEN, BLOCK_N, BLOCK_V, BLOCK_H,
     )  # fmt: skip
     x = maximum(x, LOWEST)
-    inverse_temperature = 1.0 / load_temperature(temperature_ptr, row, m_row, HAS_TEMPERATURE)[None, :]
-    top, log_sum, entropy, slope, entropy_slope, live = load_facts(facts_ptr, row, m_row, num_rows)
-    dz = softmax_gradient(x, top[None, :], log_sum[None, :], entropy[None, :], slope[None, :], entropy_slope[None, :], inverse_temperature)
+    temperature = load_temperature(temperature_ptr, row, m_row, HAS_TEMPERATURE)
+    top, c, shift, a, b, live = line_of_row(facts_ptr, row, m_row, num_rows, temperature)
+    dx = softmax_gradient(x, top[None, :], c[None, :], shift[None, :], a[None, :], b[None, :])
     for k in range(width):
         i_token = tl.load(ids_ptr + row * width + k, mask=m_row, other=-1)
-        grad = tl.load(grads_ptr + row * width + k, mask=m_row, other=0.0)
-        dz += tl.where(column[:, None] == i_token[None, :], grad[None, :], 0.0)
-    dz = tl.where(live[None, :] & (column < vocab)[:, None], dz, 0.0)
+        grad = tl.div_rn(tl.load(grads_ptr + row * width + k, mask=m_row, other=0.0), temperature)
+        dx += tl.where(column[:, None] == i_token[None, :], grad[None, :], 0.0)
+    alive = live[None, :] & (column < vocab)[:, None]
     if NEED_TEMPERATURE:
         p_products = products_ptr + row * num_blocks + first_column // BLOCK_V + block
-        tl.store(p_products, tl.sum(tl.where(dz == 0.0, 0.0, dz * x), 0), mask=m_row)
-    dx = dz * inverse_temperature
+        tl.store(p_products, tl.sum(tl.where(alive & (x > LOWEST), dx * x, 0.0), 0), mask=m_row)
     if HAS_SOFTCAP:
         share = x / softcap
         dx *= 1.0 - share * share
+    dx = tl.where(alive, dx, 0.0)
     p_out = out_ptr + (row - first_row)[None, :] * stride_out + (column - first_column)[:, None]
     tl.store(p_out, dx, mask=m_row[None, :])
 
 
 @triton.jit(do_not_specialize=["num_blocks"])
 def _temperature_gradient_kernel(products_ptr, temperature_ptr, out_ptr, num_blocks, BLOCK: tl.constexpr):
-    """-sum(dL/dz x) / T^2 of each row."""
+    """-sum(dL/dx x) / T of each row."""
     row = tl.program_id(0).to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, num_blocks, BLOCK):
         o_block = first + tl.arange(0, BLOCK)
         total += tl.load(products_ptr + row * num_blocks + o_block, mask=o_block < num_blocks, other=0.0)
     temperature = tl.load(temperature_ptr + row)
-    tl.store(out_ptr + row, -tl.div_rn(tl.div_rn(tl.sum(total, 0), temperature), temperature))
+    tl.store(out_ptr + row, -tl.div_rn(tl.sum(total, 0), temperature))
 
 
 # ---- launchers
@@ -183,8 +198,9 @@ def row_facts(statistics, slope, entropy_slope, live):
 
 def token_facts(source, token_ids, grads, ignore_index):
     """A row's ids [N, K] (-1: none), their gradients [N, K] and facts [6, N]."""
-    grad_logprob, grad_entropy, grad_logsumexp = (g.float().reshape(source.n, -1) for g in grads) if source.n else (g.float()[:, None] for g in grads)
-    ids = token_ids.reshape(grad_logprob.shape).contiguous()
+    width = token_ids.shape[-1] if token_ids.dim() > len(source.leading) else 1
+    grad_logprob, grad_entropy, grad_logsumexp = (g.float().reshape(source.n, size) for g, size in zip(grads, (width, 1, 1), strict=True))
+    ids = token_ids.reshape(source.n, width).contiguous()
     live = (ids != ignore_index).any(-1) & source.exists()
     partials, _ = statistics(source, ids, None, 1, ignore_index, True)
     found = source.new(3, source.n)
@@ -208,7 +224,7 @@ def logits_gradients(source, ids, grads, facts, need_logits, need_temperature):
         _logits_gradient_kernel[(source.n * source.num_blocks,)](
             logits, ids, grads, facts, source.temperature, out, products, source.n, source.vocab, source.num_blocks, ids.shape[1],
             *source.layout, source.vocab, HAS_TEMPERATURE=source.temperature is not None, NEED_LOGITS=need_logits, NEED_TEMPERATURE=need_temperature,
-            CHUNK=CHUNK, LANES=LANES, num_warps=LANES // 32, enable_fp_fusion=True,
+            **stream_config(logits.dtype), enable_fp_fusion=True,
         )  # fmt: skip
     return needed((need_logits, out), (need_temperature, temperature_gradient(source, products) if need_temperature else None))
 
@@ -216,7 +232,7 @@ def logits_gradients(source, ids, grads, facts, need_logits, need_temperature):
 def linear_gradients(source, ids, grads, facts, need_hidden, need_weight, need_bias, need_temperature):
     """[dL/dhidden, dL/dweight, dL/dbias, dL/dtemperature], as needed."""
     hidden, weight, n, vocab = source.base, source.weight, source.n, source.vocab
-    taken = source.taken(facts[5] > 0)
+    taken = source.taken(facts[5] > 0) if need_weight else None
     grad_rows = source.new(n, hidden.shape[1]).zero_() if need_hidden else None
     grad_weight = torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device) if need_weight else None
     grad_bias = source.new(weight.shape[0]).zero_() if need_bias else None
@@ -233,7 +249,7 @@ def linear_gradients(source, ids, grads, facts, need_hidden, need_weight, need_b
             row_blocks = triton.cdiv(last_row - first_row, GRADIENT_ROWS["BLOCK_N"])
             _linear_gradient_kernel[(blocks * row_blocks,)](
                 hidden, weight, source.bias, source.rows, ids, grads, facts, source.temperature, dx, products,
-                n, first_row, last_row, hidden.shape[0], vocab, first_column, hidden.shape[1], ids.shape[1], source.num_blocks, row_blocks,
+                n, first_row, last_row, source.num_sources, vocab, first_column, hidden.shape[1], ids.shape[1], source.num_blocks, row_blocks,
                 hidden.stride(0), hidden.stride(1), weight.stride(0), dx.stride(0), softcap, HAS_TEMPERATURE=source.temperature is not None,
                 NEED_TEMPERATURE=need_temperature, **{**flags, **GRADIENT_ROWS}, enable_fp_fusion=True,
             )  # fmt: skip

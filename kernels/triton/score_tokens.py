@@ -8,7 +8,7 @@ probabilities near 1 keep their complement.
 
 from __future__ import annotations
 
-from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, exp, log1p, maximum, tanh
+from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, log1p, maximum, tanh
 from rrm_core._triton.configs import FINISH, LABELS
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, row_of_logits, source_rows, statistics
 from rrm_core._triton.softmax import largest, merge, of_tile
@@ -35,7 +35,7 @@ def _label_logits_kernel(
     source, _ = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
     o_hidden = tl.arange(0, BLOCK_H)
     p_weight = weight_ptr + tl.where(m_token, i_token, 0)[:, None] * stride_weight + o_hidden[None, :]
-    p_hidden = hidden_ptr + source * stride_token + o_hidden * stride_hidden
+    p_hidden = hidden_ptr + source * stride_token + o_hidden.to(tl.int64) * stride_hidden
     products = tl.zeros((BLOCK_K, BLOCK_H), tl.float32)
     for start in range(0, hidden_size, BLOCK_H):
         m_hidden = start + o_hidden < hidden_size
@@ -126,7 +126,7 @@ def _score_results_kernel(
     _, has_source = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
     valid = has_set & has_source
     temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
-    c = LOG2_E / temperature
+    c = exponent_scale(temperature)
     x, i_token = load_forms(
         logits_ptr, selected_ptr, ids_ptr + i_set * width, row, width, num_labels, num_forms, inner, stride_outer, stride_inner, stride_column,
         FROM_LOGITS, BLOCK_L, BLOCK_F,
@@ -177,7 +177,8 @@ def label_logits(source, ids, sets):
     if n:
         hidden, weight = source.base, source.weight
         _label_logits_kernel[(n * groups,)](
-            hidden, weight, source.bias, source.rows, ids, sets, out, n, hidden.shape[0], source.vocab, hidden.shape[1], width, ids.shape[0], groups,
+            hidden, weight, source.bias, source.rows, ids, sets, out,
+            n, source.num_sources, source.vocab, hidden.shape[1], width, ids.shape[0], groups,
             hidden.stride(0), hidden.stride(1), weight.stride(0), source.softcap or 0.0, HAS_SETS=sets is not None, HAS_ROWS=source.rows is not None,
             HAS_BIAS=source.bias is not None, HAS_SOFTCAP=source.softcap is not None, **LABELS, enable_fp_fusion=True,
         )  # fmt: skip
@@ -185,8 +186,9 @@ def label_logits(source, ids, sets):
 
 
 def label_blocks(form_ids):
-    labels, forms = form_ids.shape[1:]
-    return {"BLOCK_L": triton.next_power_of_2(labels), "BLOCK_F": triton.next_power_of_2(forms)}
+    """Blocks that hold all labels and forms, and warps enough for their registers."""
+    labels, forms = (triton.next_power_of_2(size) for size in form_ids.shape[1:])
+    return {"BLOCK_L": labels, "BLOCK_F": forms, "BLOCK": FINISH["BLOCK"], "num_warps": min(16, max(1, labels * forms // 128))}
 
 
 def _score_results(source, form_ids, values, row_sets, full_vocab):
@@ -205,9 +207,9 @@ def _score_results(source, form_ids, values, row_sets, full_vocab):
     if source.n:
         _score_results_kernel[(source.n,)](
             source.base, selected, ids, sets, None if values is None else values.contiguous(), source.rows, source.temperature, partials, *results,
-            source.n * source.num_blocks, source.n, source.n if source.from_logits else source.base.shape[0], labels * forms, num_sets, labels, forms,
+            source.n * source.num_blocks, source.n, source.num_sources, labels * forms, num_sets, labels, forms,
             source.num_blocks, *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab, HAS_SETS=sets is not None, HAS_VALUES=with_values,
-            HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids), **FINISH,
+            HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids),
             enable_fp_fusion=False,
         )  # fmt: skip
     return results

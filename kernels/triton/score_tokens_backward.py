@@ -4,12 +4,11 @@ over, through the kernels of ``logprobs_backward``. Without the full vocabulary 
 from __future__ import annotations
 
 import torch
-from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, exp
-from rrm_core._triton.configs import FINISH
+from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, source_rows, statistics
 from rrm_core._triton.logprobs_backward import linear_gradients, logits_gradients, needed
 from rrm_core._triton.product import add_product
-from rrm_core._triton.score_tokens import against_the_rest, label_blocks, label_logits, label_softmax, load_forms
+from rrm_core._triton.score_tokens import against_the_rest, is_distribution, label_blocks, label_logits, label_softmax, load_forms
 from rrm_core._triton.softmax import merge, of_tile
 
 import triton
@@ -38,7 +37,7 @@ def _form_gradients_kernel(
     _, has_source = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
     valid = has_set & has_source
     temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
-    c = LOG2_E / temperature
+    c = exponent_scale(temperature)
     x, i_token = load_forms(
         logits_ptr, selected_ptr, ids_ptr + i_set * width, row, width, num_labels, num_forms, inner, stride_outer, stride_inner, stride_column,
         FROM_LOGITS, BLOCK_L, BLOCK_F,
@@ -69,18 +68,23 @@ def _form_gradients_kernel(
         rest_top, rest_rest, _ = merge(partials_ptr + row * num_blocks, plane, num_blocks, c, BLOCK)
         _, _, whole, log_whole = against_the_rest(top, rest, overall, is_first, first_sum, others, log_all, rest_top, rest_rest, temperature, c)
         tl.store(facts_ptr + row, whole)
-        tl.store(facts_ptr + num_rows + row, log_whole)
-        tl.store(facts_ptr + 2 * num_rows + row, 0.0)
-        tl.store(facts_ptr + 3 * num_rows + row, d_logsumexp - tl.sum(d_logprob, 0) - d_mass)
-        tl.store(facts_ptr + 4 * num_rows + row, 0.0)
-        tl.store(facts_ptr + 5 * num_rows + row, valid.to(tl.float32))
+        p_fact = facts_ptr + row + num_rows
+        tl.store(p_fact, tl.where(is_distribution(whole), log_whole, float("nan")))
+        p_fact += num_rows
+        tl.store(p_fact, 0.0)
+        p_fact += num_rows
+        tl.store(p_fact, d_logsumexp - tl.sum(d_logprob, 0) - d_mass)
+        p_fact += num_rows
+        tl.store(p_fact, 0.0)
+        tl.store(p_fact + num_rows, valid.to(tl.float32))
     else:
         d_label += d_logsumexp * q
     possible = (top != LOWEST) & m_label
+    d_label = tl.where(is_distribution(overall), d_label, float("nan"))
     d_label = tl.where(valid & (overall != LOWEST), tl.where(possible, d_label, 0.0), 0.0)
     share = tl.exp2((x - top[None, :]) * c) / (1.0 + rest)[None, :]
     exists = (i_token >= 0) & possible[None, :]
-    grad = tl.where(exists, share * d_label[None, :], 0.0)
+    grad = tl.where(valid, tl.where(exists, share * d_label[None, :], 0.0), 0.0)
     p_form = row * width + o_label[None, :] * num_forms + o_form[:, None]
     m_form = (o_form < num_forms)[:, None] & (o_label < num_labels)[None, :]
     tl.store(row_ids_ptr + p_form, tl.where(valid, i_token, -1), mask=m_form)
@@ -104,9 +108,9 @@ def form_gradients(source, grads, form_ids, values, row_sets, full_vocab):
         _form_gradients_kernel[(n,)](
             *(g.contiguous() for g in grads), source.base, selected, ids, sets, None if values is None else values.contiguous(), source.rows,
             source.temperature, partials, row_ids, found, products, facts, n * source.num_blocks,
-            n, n if source.from_logits else source.base.shape[0], width, num_sets, labels, forms, source.num_blocks,
+            n, source.num_sources, width, num_sets, labels, forms, source.num_blocks,
             *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab, HAS_SETS=sets is not None, HAS_VALUES=values is not None,
-            HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids), **FINISH,
+            HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids),
             enable_fp_fusion=False,
         )  # fmt: skip
     return row_ids, found, products, facts, selected
@@ -122,7 +126,7 @@ def score_token_logprobs_backward(
         return linear_gradients(source, ids, found, facts, need_hidden, need_weight, need_bias, need_temperature)
     live = source.exists() if row_sets is None else source.exists() & (row_sets >= 0) & (row_sets < form_ids.shape[0])
     dx = found if temperature is None else found / source.temperature[:, None]
-    dx = dx if softcap is None else dx * (1.0 - (x / softcap) ** 2)
+    dx = dx if softcap is None else (dx * (1.0 - (x / softcap) ** 2)).masked_fill(dx == 0.0, 0.0)
     columns = form_ids.flatten().clamp(min=0)
     by_set = dx.new_zeros(source.n, form_ids.shape[0], dx.shape[1])
     index = torch.zeros_like(live, dtype=torch.int64) if row_sets is None else row_sets.clamp(0, form_ids.shape[0] - 1)

@@ -9,8 +9,6 @@ from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
 import triton
 import triton.language as tl
 
-VECTOR = tl.constexpr(16)  # consecutive columns that one lane takes at a time
-
 
 @triton.jit
 def _ordered_pairs(x):
@@ -28,29 +26,34 @@ def _terms(x, top, c):
 
 
 @triton.jit
-def accumulate(x, top, rest, moment, c):
-    """Takes x [lanes, VECTOR] into each lane's statistics [lanes].
+def accumulate(a, b, top, rest, moment, c):
+    """Takes a and b [lanes, 4 or 8] into each lane's statistics [lanes].
 
-    Of every two numbers the larger goes on as maximum and the smaller into the sums: so the maximum's own term never enters them.
+    Of every two numbers the larger goes on as maximum and the smaller into the sums: so the maximum's own term never enters them. A lane's columns
+    are what one thread loads at once: nothing crosses threads.
     """
-    x = maximum(x, LOWEST)
-    x8, y8 = _ordered_pairs(x)
-    x4, y4 = _ordered_pairs(x8)
+    a, b = maximum(a, LOWEST), maximum(b, LOWEST)
+    x, y = maximum(a, b), minimum(a, b)
+    x4, y4 = x, y
+    if x.shape[1] == 8:
+        x4, y4 = _ordered_pairs(x)
     x2, y2 = _ordered_pairs(x4)
     x1, y1 = _ordered_pairs(x2)
-    largest = tl.reshape(x1, (x.shape[0],))
-    before, top, y0 = top, maximum(top, largest), minimum(top, largest)
+    before, largest_x = top, tl.reshape(x1, (x.shape[0],))
+    top, y0 = maximum(before, largest_x), minimum(before, largest_x)
     scale = tl.exp2((before - top) * c)
     moment = scale * (moment + rest * (top - before))
     rest = scale * rest
-    sum8, moment8 = _terms(y8, top, c)
-    sum4, moment4 = _terms(y4, top, c)
-    sum2, moment2 = _terms(y2, top, c)
-    sum1, moment1 = _terms(y1, top, c)
+    some_rest, some_moment = _terms(y, top, c)
+    if x.shape[1] == 8:
+        rest4, moment4 = _terms(y4, top, c)
+        some_rest, some_moment = some_rest + rest4, some_moment + moment4
+    rest2, moment2 = _terms(y2, top, c)
+    rest1, moment1 = _terms(y1, top, c)
     away = top - y0
     weight = tl.exp2(-away * c)
-    rest += (sum8 + sum4) + (sum2 + sum1) + weight
-    moment += (moment8 + moment4) + (moment2 + moment1) + weight * away
+    rest += some_rest + (rest2 + rest1) + weight
+    moment += some_moment + (moment2 + moment1) + weight * away
     return top, rest, moment
 
 
@@ -95,7 +98,7 @@ def merge(partials, plane, n, c, BLOCK: tl.constexpr):
         p_block, m_block = partials + first + o_block, first + o_block < n
         some = tl.load(p_block, mask=m_block, other=LOWEST)
         some_rest = tl.load(p_block + plane, mask=m_block, other=-1.0)
-        some_moment = tl.load(p_block + 2 * plane, mask=m_block, other=0.0)
+        some_moment = tl.load(p_block + plane + plane, mask=m_block, other=0.0)
         some_rest, some_ties, some_moment = join(some, some_rest, some_moment, overall, c, 0)
         rest, ties, moment = rest + some_rest, ties + some_ties, moment + some_moment
     return overall, rest + (ties - 1.0), moment

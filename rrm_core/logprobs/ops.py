@@ -97,7 +97,8 @@ def token_logprobs(
         log_p.gather(-1, token_ids), -(log_p.exp() * log_p).sum(-1), (logits.float() / temperature).logsumexp(-1)
 
     Args:
-        logits: [..., V], float32, bfloat16, float16 or float64; any strides, nothing is copied.
+        logits: [..., V], float32, bfloat16, float16 or float64; any strides, nothing is copied (on CUDA: but for leading dimensions that make
+            more than two levels of strides).
         token_ids: int64 [...] or [..., K].
         temperature: number, 0-d tensor or [...]. Under torch.compile a tensor avoids a graph per value.
         ignore_index: id of tokens that don't count. Their logprob is exactly 0, without gradient, whatever the row holds; a row of
@@ -108,8 +109,8 @@ def token_logprobs(
         logprob like token_ids; entropy [...] in nats over the vocabulary; logsumexp [...].
 
     Numerics: native results have the same bits whatever the batch, the strides or the number of threads, and are exact where a probability is
-    near 1. A row with NaN or +inf, or of nothing but -inf, is NaN (its logsumexp as torch's). An id out of range gives NaN where values
-    cannot be checked (CUDA, torch.compile).
+    near 1 (on CUDA logits below -1e30 count as -inf). A row with NaN or +inf, or of nothing but -inf, is NaN (its logsumexp as torch's). An id
+    out of range gives NaN where values cannot be checked (CUDA, torch.compile).
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or id doesn't fit.

@@ -78,7 +78,7 @@ def _scale_back(grad: Tensor, logits: Tensor, softcap: float | None, temperature
     capped = ref.scale(logits, softcap, None)
     if temperature is not None:
         grad = grad / temperature.unsqueeze(-1)
-        grad_temperature = -(grad * capped).masked_fill(grad == 0.0, 0.0).sum(-1) / temperature
+        grad_temperature = -(grad * capped).masked_fill((grad == 0.0) | (capped == _MINUS_INF), 0.0).sum(-1) / temperature
     if softcap is not None:
         grad = grad * (1.0 - (capped / softcap) ** 2)
     return grad, grad_temperature
