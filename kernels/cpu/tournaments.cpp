@@ -1,7 +1,7 @@
 // Wins, Elo and Bradley-Terry ratings, in float64. Compiled once per instruction set into the namespace RRM_ISA.
 #include "tournaments.h"
 
-#include "newton.h"
+#include "tournaments_newton.h"
 
 namespace {
 
@@ -105,7 +105,7 @@ struct Case {
 // The scratch memory of a thread, in rows of whole vectors.
 struct Scratch {
   int64_t stride;
-  double *won, *lost, *games, *strength;  // of lanes, see gauss_seidel.h
+  double *won, *lost, *games, *strength;  // of lanes, see tournaments_sweeps.h
   double *hessian, *ascent, *step;
   int64_t* left;
   Case cases[kMostLanes];

@@ -35,7 +35,7 @@ def _fake_ratings(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool,
     return rating, error, wins.new_empty(batch, dtype=torch.int64), wins.new_empty(batch, dtype=torch.int64)
 
 
-# What the Triton sweeps are good for, see kernels/cpu/gauss_seidel.h.
+# What the Triton sweeps are good for, see kernels/cpu/tournaments_sweeps.h.
 _MOST_SWEPT, _MOST_SWEEPS, _SWEEP_TOLERANCE = 127, 40, 0.25
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -203,3 +206,16 @@ def test_max_iter_bounds_sweeps_and_steps():
         assert [c.iterations.item() <= m for c, m in zip(counts, (1, 2, 3, 50), strict=True)] == [True] * 4
         assert [c.status.item() for c in counts] == [RatingStatus.NOT_CONVERGED] * 3 + [RatingStatus.CONVERGED]
         assert all(bool(c.rating.isfinite().all()) for c in counts)
+
+
+def test_the_sizes_above_name_every_constant_that_divides_work():
+    """A new or changed constant in the kernels must be met by the sizes of this file, and of test_elo.py."""
+    files = [p for p in (Path(__file__).parents[2] / "kernels/cpu").iterdir() if "tournaments" in p.name]
+    constants = [c for p in sorted(files) for c in re.findall(r"constexpr int64_t (k\w+ = [^;]+);", p.read_text())]
+    assert constants == [
+        "kThreadTime = 20'000",
+        "kAbreast = 4",
+        "kLaneCandidates = 32, kMostLanes = 8",
+        "kPanel = 48",
+        "kMostSweeps = 40",
+    ]

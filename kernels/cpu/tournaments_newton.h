@@ -1,7 +1,7 @@
 // Bradley-Terry ratings by damped Newton, and their standard errors, as in rrm_core/tournaments/reference_bradley_terry.py.
 #pragma once
 
-#include "gauss_seidel.h"
+#include "tournaments_sweeps.h"
 
 namespace {
 
