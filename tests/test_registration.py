@@ -41,8 +41,7 @@ SAMPLES = {
     ],
     "score_token_logprobs_from_logits": [(LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True), (LOGITS.view(2, 2, 80), FORMS[:1], None, None, None, False)],
     "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
-    "group_order": None,  # these two in tests/advantages
-    "group_advantages": None,
+    "group_advantages": None,  # in tests/advantages
     "pairwise_wins": None,  # these in tests/tournaments
     "pairwise_counts": None,
     "elo": None,

@@ -77,7 +77,7 @@ def cases(scale: Scale, inductor: bool) -> Iterator[Case]:
     n = WITH_IDS[scale]
     yield Case(
         "advantages",
-        ("group_order", "group_advantages"),
+        ("group_advantages",),
         f"group_advantages, {n:,} rewards with ids",
         lambda device: with_ids(n, device),
         lambda rewards, ids, names: group_advantages(rewards, ids, eps=EPS),

@@ -106,14 +106,14 @@ def advantage_samples() -> list[Sample]:
     float64 = frozenset({"_group_advantages_kernel"})
     tail = (0, 1e-6, False)  # estimator, eps, raw_singletons
     return [
-        Sample("group_advantages", "groups of 8", lambda: (floats(n), None, None, 8, None, *tail)),
-        Sample("group_advantages", "groups of 512", lambda: (floats(n), None, None, 512, None, *tail)),
-        Sample("group_advantages", "offsets", lambda: (floats(n), None, ids(groups + 1), 0, None, *tail)),
-        Sample("group_advantages", "ids, mask", lambda: (floats(n), ids(n), ids(groups + 1), 0, mask, 2, 1e-6, True)),
+        Sample("group_advantages", "groups of 8", lambda: (floats(n), None, None, n // 8, None, *tail)),
+        Sample("group_advantages", "groups of 512", lambda: (floats(n), None, None, n // 512, None, *tail)),
+        Sample("group_advantages", "offsets", lambda: (floats(n), None, ids(groups + 1), None, None, *tail)),
+        Sample("group_advantages", "ids, mask", lambda: (floats(n), ids(n), None, groups, mask, 2, 1e-6, True)),
         Sample(
             "group_advantages",
             "fp64",
-            lambda: (floats(n, dtype=torch.float64), None, ids(groups + 1), 0, None, *tail),
+            lambda: (floats(n, dtype=torch.float64), None, ids(groups + 1), None, None, *tail),
             float64=float64,
         ),
     ]

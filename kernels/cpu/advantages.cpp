@@ -18,7 +18,7 @@ template <class T>
 using LanesOf __attribute__((vector_size(kGroupLanes * sizeof(T)))) = T;
 constexpr std::make_integer_sequence<int, kGroupLanes> kAllLanes;
 // Rows of the longest group that shares a vector with others; a multiple of the lanes.
-constexpr int64_t kTileRows = 512;
+constexpr int64_t kTileRows = 1024;
 
 double square_root(double x) {
   return __builtin_sqrt(x);
@@ -107,14 +107,18 @@ LongVec lane_numbers(std::integer_sequence<int, kLane...>) {
 template <class T>
 DoubleVec load_rewards(const GroupsJob& job, int64_t position, int64_t end) {
   const DoubleVec nan = DoubleVec{} + __builtin_nan("");
-  if (!job.order && !job.mask && position + kGroupLanes <= job.num_rows) {
-    LanesOf<T> x;
-    std::memcpy(&x, static_cast<const T*>(job.rewards) + position, sizeof x);
-    return lane_numbers(kAllLanes) < end - position ? __builtin_convertvector(x, DoubleVec) : nan;
+  if (job.mask || position + kGroupLanes > job.num_rows) {
+    DoubleVec v = nan;
+    for (int i = 0; i < kGroupLanes && position + i < end; ++i) v[i] = reward_at<T>(job, position + i);
+    return v;
   }
-  DoubleVec v = nan;
-  for (int i = 0; i < kGroupLanes && position + i < end; ++i) v[i] = reward_at<T>(job, position + i);
-  return v;
+  const T* rewards = static_cast<const T*>(job.rewards);
+  LanesOf<T> x;
+  if (job.order)
+    for (int i = 0; i < kGroupLanes; ++i) x[i] = rewards[job.order[position + i]];
+  else
+    std::memcpy(&x, rewards + position, sizeof x);
+  return lane_numbers(kAllLanes) < end - position ? __builtin_convertvector(x, DoubleVec) : nan;
 }
 
 template <class T>

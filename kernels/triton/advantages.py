@@ -190,10 +190,23 @@ def _group_advantages_kernel(
 # ---- launchers
 
 
-def group_advantages(rewards, order, offsets, group_size, mask, estimator, eps, raw_singletons):
-    rewards, mask, order, offsets = (None if x is None else x.contiguous() for x in (rewards, mask, order, offsets))
+def sort_rows(ids, num_groups):
+    """The rows by ascending id, those of one id in their order, and where among them the groups begin: ids 0 to num_groups - 1, or those that occur,
+    for whose number the host has to wait."""
+    ordered, order = torch.sort(ids, stable=True)
+    if num_groups is None:
+        counts = torch.unique_consecutive(ordered, return_counts=True)[1]
+        return order, torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    return order, torch.searchsorted(ordered, torch.arange(num_groups + 1, device=ids.device))
+
+
+def group_advantages(rewards, ids, offsets, num_groups, mask, estimator, eps, raw_singletons):
+    order = None
+    if ids is not None:
+        order, offsets = sort_rows(ids, num_groups)
+    rewards, mask, offsets = (None if x is None else x.contiguous() for x in (rewards, mask, offsets))
     n = rewards.shape[0]
-    groups = n // group_size if offsets is None else offsets.shape[0] - 1
+    groups = num_groups if offsets is None else offsets.shape[0] - 1
     advantage, mean, std = rewards.new_empty(n), rewards.new_empty(groups), rewards.new_empty(groups)
     size, keep = rewards.new_empty(groups, dtype=torch.int64), rewards.new_empty(groups, dtype=torch.bool)
     if n == 0 and groups == 0:
@@ -204,7 +217,7 @@ def group_advantages(rewards, order, offsets, group_size, mask, estimator, eps, 
         tiles |= {"LANES": tiles["WIDE"], "LEVELS": tiles["WIDE_LEVELS"]}
     narrow_eps = torch.tensor(eps, dtype=torch.float32).item()
     _group_advantages_kernel[(max(1, triton.cdiv(groups, tiles["GROUPS"])),)](
-        rewards, mask, order, offsets, advantage, mean, std, size, keep, n, groups, group_size, narrow_eps, eps - narrow_eps,
+        rewards, mask, order, offsets, advantage, mean, std, size, keep, n, groups, n // max(1, groups), narrow_eps, eps - narrow_eps,
         HAS_MASK=mask is not None, HAS_ORDER=order is not None, HAS_OFFSETS=offsets is not None, ESTIMATOR=estimator, RAW_SINGLETONS=raw_singletons,
         **tiles, enable_fp_fusion=False,
     )  # fmt: skip

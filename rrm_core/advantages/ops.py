@@ -41,8 +41,8 @@ def _check_offsets(offsets: Tensor, rewards: Tensor) -> None:
         require(bool((offsets.diff() >= 0).all()), "groups", "ascending offsets", offsets.tolist() if len(offsets) <= 10 else "a fall")
 
 
-def _layout(groups: int | Tensor | Offsets, num_groups: int | None, rewards: Tensor, impl: Impl) -> tuple[Tensor | None, Tensor | None, int]:
-    """order, offsets and group_size as the op takes them."""
+def _check_groups(groups: int | Tensor | Offsets, num_groups: int | None, rewards: Tensor) -> tuple[Tensor | None, Tensor | None, int | None]:
+    """ids, offsets and num_groups as the op takes them."""
     if isinstance(groups, Tensor):
         require_tensor("groups", groups, (torch.int64,), rewards)
         require_shape("groups", groups, rewards.shape)
@@ -51,18 +51,17 @@ def _layout(groups: int | Tensor | Offsets, num_groups: int | None, rewards: Ten
                 raise TypeError(f"num_groups: expected an integer or None, got {type(num_groups).__name__}")
             require(num_groups >= 0, "num_groups", "an integer of at least 0", num_groups)
             require_in_range("groups", groups, num_groups)
-        sort = schema.group_order.body("reference" if impl == "reference" else None, groups)  # torch's own on CUDA
-        return *sort(groups, num_groups), 0
+        return groups, None, num_groups
     require(num_groups is None, "num_groups", "None unless groups are ids", num_groups)
     if isinstance(groups, Offsets):
         _check_offsets(groups.offsets, rewards)
-        return None, groups.offsets, 0
+        return None, groups.offsets, None
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"groups: expected an integer, a tensor of ids or Offsets, got {type(groups).__name__}")
     require(groups >= 1, "groups", "a group size of at least 1", groups)
     if rewards.shape[0] % groups != 0:  # a message made beforehand would tie a compiled graph to the size
         raise ValueError(f"groups: expected a group size that divides {rewards.shape[0]} rewards, got {groups}")
-    return None, None, groups
+    return None, None, rewards.shape[0] // groups
 
 
 def group_advantages(
@@ -124,6 +123,6 @@ def group_advantages(
         require_tensor("mask", mask, (torch.bool,), rewards)
         require_shape("mask", mask, rewards.shape)
     values = rewards.detach().to(torch.promote_types(rewards.dtype, torch.float32))
+    layout = _check_groups(groups, num_groups, values)
     body = schema.group_advantages.body(impl, values)
-    order, offsets, size = _layout(groups, num_groups, values, impl)
-    return GroupAdvantages(*body(values, order, offsets, size, mask, ESTIMATORS[estimator], eps, singleton == "reward"))
+    return GroupAdvantages(*body(values, *layout, mask, ESTIMATORS[estimator], eps, singleton == "reward"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 ESTIMATORS = {"grpo": 0, "dr_grpo": 1, "rloo": 2}
 
@@ -17,31 +16,18 @@ _NAN = float("nan")
 AdvantageResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def group_order(ids: Tensor, num_groups: int | None) -> tuple[Tensor, Tensor]:
-    """The rows [N] by ascending id, those of one id in their order, and where among them each group starts [G + 1].
-
-    The groups are the ids 0 to num_groups - 1, rows of another id coming before the first start or behind the last; without num_groups they are
-    the ids that occur.
-    """
-    ordered, order = torch.sort(ids, stable=True)
-    if num_groups is None:
-        counts = torch.unique_consecutive(ordered, return_counts=True)[1]
-        return order, pad(counts.cumsum(0), (1, 0))
-    return order, torch.searchsorted(ordered, torch.arange(num_groups + 1, device=ids.device))
-
-
 def group_advantages(
     rewards: Tensor,
-    order: Tensor | None,
+    ids: Tensor | None,
     offsets: Tensor | None,
-    group_size: int,
+    num_groups: int | None,
     mask: Tensor | None,
     estimator: int,
     eps: float,
     raw_singletons: bool,
 ) -> AdvantageResults:
-    """Group g has the rows order[offsets[g]:offsets[g + 1]]; without order, the positions themselves; without offsets, group_size positions each."""
-    group, groups = _group_of_rows(rewards, order, offsets, group_size)
+    """Groups are the ids 0 to num_groups - 1, or those that occur; or lie between offsets; or are num_groups of equal size."""
+    group, groups = _group_of_rows(rewards, ids, offsets, num_groups)
     exact = rewards.to(torch.float64)
     counted = ~rewards.isnan() if mask is None else mask & ~rewards.isnan()
 
@@ -67,16 +53,20 @@ def group_advantages(
     return advantage.to(rewards.dtype), mean, std, size.to(torch.int64)[:-1], keep[:-1]
 
 
-def _group_of_rows(rewards: Tensor, order: Tensor | None, offsets: Tensor | None, group_size: int) -> tuple[Tensor, int]:
+def _group_of_rows(rewards: Tensor, ids: Tensor | None, offsets: Tensor | None, num_groups: int | None) -> tuple[Tensor, int]:
     """Each row's group [N], G for a row of none, and G."""
-    n = rewards.shape[0]
-    positions = torch.arange(n, device=rewards.device)
+    if ids is not None and num_groups is None:
+        found, group = torch.unique(ids, return_inverse=True)
+        return group, found.shape[0]
+    if ids is not None and num_groups is not None:
+        return ids.masked_fill((ids < 0) | (ids >= num_groups), num_groups), num_groups
+    rows = torch.arange(rewards.shape[0], device=rewards.device)
     if offsets is None:
-        return positions // group_size, n // group_size
+        assert num_groups is not None
+        return rows // max(1, rewards.shape[0] // max(1, num_groups)), num_groups
     groups = offsets.shape[0] - 1
-    group = torch.searchsorted(offsets.contiguous(), positions, right=True) - 1
-    group = group.masked_fill(group < 0, groups)
-    return group if order is None else torch.empty_like(group).scatter(0, order, group), groups
+    group = torch.searchsorted(offsets.contiguous(), rows, right=True) - 1
+    return group.masked_fill(group < 0, groups), groups
 
 
 def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:

@@ -99,7 +99,10 @@ def pair_wins(wins: ArrayLike) -> Tensor:
 
 def require_counts(wins: Tensor, mask: Tensor | None = None) -> None:
     """Checks what is read of wins: not the diagonal, nor those out of the mask."""
-    if not values_readable(wins):
+    if not values_readable(wins) or wins.numel() == 0:
+        return
+    least, most = torch.aminmax(wins)
+    if least >= 0 and most < math.inf:
         return
     ok = ((wins >= 0) & wins.isfinite()) | torch.eye(wins.shape[1], dtype=torch.bool)
     require_all("wins", ok if mask is None else ok | ~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), "finite values of at least 0", wins)

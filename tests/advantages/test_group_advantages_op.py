@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from rrm_core import NativeKernelError, Offsets, group_advantages
+from rrm_core._library import OPS
 from rrm_core.testing import same_bits
 
-ORDER, ADVANTAGES = torch.ops.rrm.group_order.default, torch.ops.rrm.group_advantages.default
+OP = torch.ops.rrm.group_advantages.default
 REWARDS, IDS = torch.tensor([1.0, 0.0, 2.0, 2.0, 5.0, 7.0]), torch.tensor([4, 0, 0, 4, 4, 2])
 
 
@@ -71,45 +72,30 @@ def test_native_is_refused_without_a_kernel(monkeypatch, groups):
         group_advantages(REWARDS, groups, impl="native")
 
 
-def bodies(name):
+def bodies():
     """The plain body, and what the dispatcher chooses on CPU."""
-    from rrm_core._library import OPS
-
-    return OPS[name].reference, OPS[name].dispatched
-
-
-def test_the_order_of_rows():
-    for order in bodies("group_order"):
-        rows, offsets = order(IDS, None)
-        assert rows.tolist() == [1, 2, 5, 0, 3, 4]
-        assert offsets.tolist() == [0, 2, 3, 6]
-        rows, offsets = order(IDS, 6)
-        assert rows.tolist() == [1, 2, 5, 0, 3, 4]
-        assert offsets.tolist() == [0, 2, 2, 3, 3, 6, 6]
-        rows, offsets = order(torch.tensor([3, -2, 1, 2**60, 0, 3, 9, -7]), 4)
-        assert rows.tolist() == [7, 1, 4, 2, 0, 5, 6, 3]
-        assert offsets.tolist() == [2, 3, 4, 4, 6]
+    return OPS["group_advantages"].reference, OP
 
 
 @pytest.mark.native
 @pytest.mark.triton
 def test_unchecked_rows_of_no_group_are_nan():
     rewards, ids = torch.tensor([1.0, 9.0, 3.0, 9.0, 5.0]), torch.tensor([1, 2, 1, -4, 0])
-    for (order, advantages), mask in zip(
-        [*zip(bodies("group_order"), bodies("group_advantages"), strict=True)] * 2, [None] * 2 + [rewards < 6] * 2, strict=True
-    ):
-        got = advantages(rewards, *order(ids, 2), 0, mask, 1, 0.0, False)
-        assert got[0].isnan().tolist() == [False, True, False, True, False]
-        assert got[0][[0, 2, 4]].tolist() == [-1.0, 1.0, 0.0]
-        assert [x.tolist() for x in got[1:]] == [[5.0, 2.0], [0.0, pytest.approx(2**0.5)], [1, 2], [False, True]]
+    for body in bodies():
+        for mask in (None, rewards < 6):
+            got = body(rewards, ids, None, 2, mask, 1, 0.0, False)
+            assert got[0].isnan().tolist() == [False, True, False, True, False]
+            assert got[0][[0, 2, 4]].tolist() == [-1.0, 1.0, 0.0]
+            assert [x.tolist() for x in got[1:]] == [[5.0, 2.0], [0.0, pytest.approx(2**0.5)], [1, 2], [False, True]]
+        assert bool(body(rewards, ids, None, 0, None, 1, 0.0, False)[0].isnan().all())
 
 
 @pytest.mark.native
 @pytest.mark.triton
 @pytest.mark.parametrize("offsets", [[2, 4], [0, 3], [2, 2], [0, -5, 99, 6], [6, 0], [-3, 2, 2**62], [3], [0, 2, 1, 6]])
 def test_unchecked_offsets_stay_inside(offsets):
-    for advantages in bodies("group_advantages"):
-        result = advantages(REWARDS, None, torch.tensor(offsets), 0, None, 1, 0.0, False)
+    for body in bodies():
+        result = body(REWARDS, None, torch.tensor(offsets), None, None, 1, 0.0, False)
         assert [len(x) for x in result] == [6, *[len(offsets) - 1] * 4]
         outside = [i for i in range(6) if i < min(offsets) or i >= max(offsets)]
         assert bool(result[0][outside].isnan().all())
@@ -127,16 +113,15 @@ def test_runs_without_looking_at_values():
 def test_opcheck(rewards):
     n, mask = len(rewards), rewards > 0
     starts, ids = torch.arange(0, n + 1, 3), IDS[:n] // 2  # no empty group: opcheck takes NaN for unequal to NaN
-    torch.library.opcheck(ADVANTAGES, (rewards, None, None, 3, None, 0, 1e-6, False))
-    torch.library.opcheck(ADVANTAGES, (rewards, None, starts, 0, mask, 1, 1e-6, True))
-    torch.library.opcheck(ADVANTAGES, (rewards, *ORDER(ids, 3 if n else 0), 0, mask, 2, 1e-6, False))
-    for groups in (5, None):
-        torch.library.opcheck(ORDER, (IDS[:n], groups))
+    torch.library.opcheck(OP, (rewards, None, None, n // 3, None, 0, 1e-6, False))
+    torch.library.opcheck(OP, (rewards, None, starts, None, mask, 1, 1e-6, True))
+    for groups in (3 if n else 0, None):
+        torch.library.opcheck(OP, (rewards, ids, None, groups, mask, 2, 1e-6, False))
 
 
 def test_is_not_differentiable():
     with pytest.raises(RuntimeError, match="group_advantages is not differentiable"):
-        ADVANTAGES(REWARDS.clone().requires_grad_(), None, None, 3, None, 0, 1e-6, False)[0].sum().backward()
+        OP(REWARDS.clone().requires_grad_(), None, None, 2, None, 0, 1e-6, False)[0].sum().backward()
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

@@ -1,5 +1,8 @@
 """The written-out backward against autograd through the reference, in float64, and the ops' gradients end to end."""
 
+import importlib
+import sys
+
 import pytest
 import torch
 
@@ -127,6 +130,64 @@ CASES = {
 }
 
 
+WIDE = random_head(6, 600, 40)
+CHUNKS = 16384 + 2048 + 77  # columns: several blocks and a ragged end, in C++ and in Triton
+FAR = [ScoreTokens({"A": [3, 600], "B": [16384 + 5]}, values=[1.0, 0.0]), ScoreTokens({"1": [CHUNKS - 1], "2": [600], "3": [3, 0]}, values=[1, 2, 3])]
+SHARED = [ScoreTokens({"A": [0, 7], "B": [30]}, values=[1.0, 0.0]), ScoreTokens({"1": [7], "2": [0], "3": [39, 5]}, values=[1, 2, 3])]
+CASES |= {
+    "token_logprobs, many columns, an ignored id": (
+        token_logprobs,
+        [random_logits(2, CHUNKS), torch.tensor([[7, 16384, 16384], [CHUNKS - 1, 600, 7]])],
+        {"temperature": HEAT[:2], "ignore_index": 7},
+        [0, "temperature"],
+    ),
+    "score_token_logprobs_from_logits, many columns": (
+        score_token_logprobs_from_logits,
+        [random_logits(2, CHUNKS), FAR],
+        {"row_sets": torch.tensor([1, 0]), "temperature": HEAT[:2]},
+        [0, "temperature"],
+    ),
+    **{
+        f"{name}, transposed, strided options": (
+            function,
+            [WIDE[0].T.contiguous().T, WIDE[1], *more],
+            {"rows": torch.tensor([[5, 9], [1, 9], [1, 9], [0, 9]])[:, 0], "bias": random_logits(80)[::2], "temperature": HEAT[:4], **options},
+            [0, 1, "temperature"],
+        )
+        for name, function, more, options in (
+            ("linear_token_logprobs", linear_token_logprobs, [random_ids((4, 2), 40)], {"softcap": 9.0}),
+            ("score_token_logprobs", score_token_logprobs, [SHARED], {"row_sets": random_ids((4,), 2)}),
+            ("score_token_logprobs, labels only", score_token_logprobs, [SHARED], {"row_sets": random_ids((4,), 2), "full_vocab": False}),
+        )
+    },
+    "linear_token_logprobs, bf16": (
+        linear_token_logprobs,
+        [*random_head(20, 48, 300, dtype=torch.bfloat16), random_ids((20,), 300)],
+        {"temperature": 0.7},
+        [0, 1],
+    ),
+    "token_logprobs, bf16": (token_logprobs, [random_logits(3, 2100, dtype=torch.bfloat16), random_ids((3, 2), 2100)], {}, [0]),
+}
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Where the Triton bodies answer: several passes over rows and vocabulary, several steps of a merge."""
+    if "tests.triton_bodies" in sys.modules:
+        names = ("logprobs_backward", "logprobs", "score_tokens")
+        backward, forward, scores = (importlib.import_module(f"rrm_core._triton.{name}") for name in names)
+        monkeypatch.setattr(backward, "PIECE", 128)
+        monkeypatch.setattr(backward, "PASS_ROWS", 4)
+        for module in (backward, forward, scores):
+            monkeypatch.setattr(module, "FINISH", {**module.FINISH, "BLOCK": 2})
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("case", ["linear_token_logprobs", "score_token_logprobs full_vocab=True"])
+def test_gradients_in_several_passes(case, small_pieces):
+    test_gradients_within_contract(case)
+
+
 @pytest.mark.native
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_within_contract(case):
@@ -207,6 +268,63 @@ def test_missing_labels_pass_no_gradient(impl):
     for field in (result.conditional, result.logprob):
         (gradient,) = torch.autograd.grad(field, logits, seed, retain_graph=True)
         assert bool((gradient == 0).all())
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 3)], ids=str)
+def test_no_rows_have_no_gradients(shape, impl):
+    logits = torch.empty(*shape[: 2 if len(shape) == 3 else 1], 30, requires_grad=True)
+    token_logprobs(logits, torch.empty(shape, dtype=torch.int64), impl=impl).logprob.sum().backward()
+    assert logits.grad.shape == logits.shape
+    hidden, weight = torch.empty(0, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    if len(shape) < 3:
+        linear_token_logprobs(hidden, weight, torch.empty(shape, dtype=torch.int64), impl=impl).logprob.sum().backward()
+        assert bool((weight.grad == 0).all())
+
+
+def test_an_expanded_gradient_is_read_as_it_is(impl):
+    """sum() hands its gradient down as one number with strides of 0."""
+    hidden, weight = random_head(2, 12, 80)
+    for name in ("logprob", "variance"):
+        leaf = hidden.clone().requires_grad_()
+        field = getattr(score_token_logprobs(leaf, weight, SETS[1], impl=impl), name)
+        summed = torch.autograd.grad(field.sum(), leaf, retain_graph=True)[0]
+        assert torch.equal(summed, torch.autograd.grad(field, leaf, torch.ones_like(field))[0]), name
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_rows_that_do_not_exist_leave_no_trace(softcap, full_vocab, impl):
+    """Unchecked calls (CUDA, torch.compile): the stand-in row holds NaN, and none of it comes through."""
+    hidden, weight = random_head(4, 12, 80)
+    hidden[0] = torch.nan
+    form_ids, values = pack(SETS, 80, torch.device("cpu"))
+    rows, sets = torch.tensor([-1, 2, 2**40, 4, 1]), torch.tensor([0, 1, 0, 1, 9])
+    hidden.requires_grad_(), weight.requires_grad_()
+    run = (lambda op: op.reference) if impl == "reference" else (lambda op: op.dispatched)
+    scores = run(schema.score_token_logprobs)(hidden, weight, form_ids, values, rows, sets, None, None, softcap, full_vocab, 80, True)
+    tokens = run(schema.linear_token_logprobs)(hidden, weight, torch.tensor([3, 80, -100, 4, -7]), rows, None, None, softcap, -100, 80, True)
+    assert tokens[0].isnan().tolist() == [True, True, False, True, True]
+    for result in (scores[1], scores[3], tokens[1], tokens[2]):
+        grads = torch.autograd.grad(result[1].sum(), (hidden, weight), retain_graph=True)
+        assert bool(grads[0][2].isfinite().all())
+        assert bool((grads[0][[0, 1, 3]] == 0).all())
+        assert bool(grads[1].isfinite().all())
+    assert scores[1].isnan().all(1).tolist() == [True, False, True, True, True]
+
+
+def test_an_ignored_nan_row_under_a_softcap(impl):
+    hidden, weight = random_head(3, 8, 40)
+    hidden[1] = torch.nan
+    hidden.requires_grad_(), weight.requires_grad_()
+    linear_token_logprobs(hidden, weight, torch.tensor([4, -100, 5]), softcap=5.0, impl=impl).logprob.sum().backward()
+    assert bool((hidden.grad[1] == 0).all())
+    assert bool(weight.grad.isfinite().all())
+
+
+def test_a_tiny_temperature_beside_an_impossible_logit(impl):
+    logits = torch.tensor([[1.0, -torch.inf, 0.5]], requires_grad=True)
+    token_logprobs(logits, torch.tensor([0]), temperature=1e-9, impl=impl).logprob.sum().backward()
+    assert logits.grad.tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_double_backward_says_that_it_is_not_supported():

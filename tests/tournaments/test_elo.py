@@ -169,6 +169,10 @@ def test_unchecked_values_are_skipped_or_loud(impl):
     rating, _ = body(first, second, outcome, problem, None, repeated, 2, 3, 4.0, 1000.0, 400.0)
     assert_same(rating[1:], loop([0] * 8, [1] * 8, [0] * 8, [0.0] * 8, [1] * 8, 1, 3)[0], impl)
 
+    rating, _ = body(first, second, outcome, problem, None, torch.cat((repeated, orders)), 2, 3, 4.0, 1000.0, 400.0)  # each by its own counts
+    alone = [body(first, second, outcome, problem, None, order, 2, 3, 4.0, 1000.0, 400.0)[0] for order in (repeated, orders)]
+    torch.testing.assert_close(rating, (alone[0] + alone[1]) / 2, rtol=1e-15, atol=0)
+
     first, second = torch.tensor([0, 1, 3]), torch.tensor([1, 2, 4])
     for outcome, weight in (([2.0, 1.0, 1.0], None), ([-1.0, 1.0, 1.0], None), ([1.0] * 3, [-1.0, 1.0, 1.0]), ([1.0] * 3, [NAN, 1.0, 1.0])):
         weights = None if weight is None else torch.tensor(weight, dtype=torch.float64)

@@ -8,6 +8,7 @@ import torch
 
 from rrm_core.testing import guarded
 from rrm_core.tournaments import RatingStatus, bradley_terry
+from rrm_core.tournaments import reference_bradley_terry as reference
 
 pytestmark = pytest.mark.native
 
@@ -95,6 +96,27 @@ def test_small_problems(n, prior):
 
 
 @pytest.mark.triton
+def test_a_weak_prior_does_not_keep_sweeps_from_settling():
+    """All strengths together are held by the prior alone, a hundredth of the games: they must be moved as one."""
+    wins, mask = round_robin(5, 10, batch=1), torch.tensor([[True, True, False, True, True]])
+    got, newton = (bradley_terry(wins, mask=mask, tol=1e-6, impl=impl) for impl in ("native", "reference"))
+    assert got.status.item() == RatingStatus.CONVERGED
+    assert newton.iterations.item() < got.iterations.item() < 16  # Newton has not been asked
+    assert_close(got, newton, wins, mask, 0.1, 1e-6)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("prior", [1e-20, 1e-305])
+def test_next_to_no_prior(prior):
+    """Strengths run out of range on the way: never a silent NaN."""
+    chain = torch.zeros(1, 3, 3, dtype=torch.float64)
+    chain[0, 0, 1] = chain[0, 1, 2] = 1.0
+    got, expected = (bradley_terry(chain, prior=prior, impl=impl) for impl in ("native", "reference"))
+    assert got.status.item() == expected.status.item()
+    assert bool(got.rating.isfinite().all())
+
+
+@pytest.mark.triton
 def test_what_sweeps_leave_is_left_to_newton():
     """Two pairs who hardly met each other are hopeless for sweeps; their neighbours in the batch are not."""
     pairs = torch.zeros(1, 4, 4, dtype=torch.float64)
@@ -109,12 +131,13 @@ def test_what_sweeps_leave_is_left_to_newton():
 
 @pytest.mark.parametrize("n", [3, 8, 20, 32, 33, 50])
 @pytest.mark.parametrize("prior", [0.0, 0.1])
-def test_bits_are_invariant_to_batch_order_and_threads(n, prior, threads):
+@pytest.mark.parametrize("tol", [1e-9, 1e-2])
+def test_bits_are_invariant_to_batch_order_and_threads(n, prior, tol, threads):
     wins = torch.cat((round_robin(n, 2, batch=13), sparse(n, 8), round_robin(n, 1, batch=6, sigma=2)))
     mask = torch.rand(len(wins), n, generator=torch.Generator().manual_seed(1)) < 0.9
 
     def fit(which):
-        result = bradley_terry(wins[which], mask=mask[which], prior=prior, stderr=True, impl="native")
+        result = bradley_terry(wins[which], mask=mask[which], prior=prior, stderr=True, tol=tol, impl="native")
         return torch.stack((result.rating, result.stderr), 1).nan_to_num(7.0), result.status, result.iterations
 
     whole = fit(slice(None))
@@ -144,13 +167,33 @@ def test_strengths_beyond_double_precision_reach_the_same_ratings(n):
     torch.testing.assert_close(got.rating, expected.rating, rtol=0, atol=1e-9 * float(expected.rating.max()))
 
 
-def test_a_large_problem_in_sweeps():
-    wins = round_robin(300, 2, batch=1)
-    got = bradley_terry(wins, prior=0.0, impl="native")
+@pytest.mark.parametrize("prior", [0.0, 0.1])
+@pytest.mark.parametrize("n", [20, 33, 300])
+def test_round_robins_are_settled_by_sweeps(n, prior):
+    wins = round_robin(n, 4, batch=1)
+    got, newton = (bradley_terry(wins, prior=prior, impl=impl) for impl in ("native", "reference"))
     assert got.status.item() == RatingStatus.CONVERGED
-    chance = torch.sigmoid(got.rating[0].unsqueeze(-1) - got.rating[0])
-    games = wins[0] + wins[0].T
-    assert float(((wins[0].sum(-1) - (games * chance).sum(-1)).abs() / games.sum(-1)).max()) <= 1e-9
+    assert newton.iterations.item() < got.iterations.item() < 16  # of which each costs a fraction of Newton's
+    assert_close(got, newton, wins, torch.ones(1, n, dtype=torch.bool), prior, 1e-9)
+
+
+def test_newton_takes_the_steps_of_the_reference(monkeypatch):
+    """Counts from 1e-6 to 1e6 of few pairs: hopeless for sweeps, and somewhere the long step is refused."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (64, 40, 40)
+    wins = 10 ** (torch.rand(shape, dtype=torch.float64, generator=generator) * 12 - 6)
+    wins = wins.masked_fill(torch.rand(shape, generator=generator) > 0.08, 0.0)
+    refused = []
+
+    def step(x, dx, promised, games, both, body=reference._step):
+        part = body(x, dx, promised, games, both)
+        refused.append(part < reference._damping(x, dx, both, reference._LONG_MOVE))
+        return part
+
+    monkeypatch.setattr(reference, "_step", step)
+    got, expected = (bradley_terry(wins, prior=1e-3, max_iter=100, impl=impl) for impl in ("native", "reference"))
+    assert bool(torch.stack(refused).any())
+    assert torch.equal(got.iterations, expected.iterations)
 
 
 def test_max_iter_bounds_sweeps_and_steps():
