@@ -1,0 +1,1 @@
+"""What is measured, family by family: ``cases(scale, inductor)`` of each module."""

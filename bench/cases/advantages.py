@@ -39,6 +39,16 @@ def plain_of_ids(rewards: Tensor, ids: Tensor, names: Any) -> dict[str, Tensor]:
     return {"advantage": away / (std[index] + EPS), "mean": mean, "std": std}
 
 
+def plain_of_numbers(rewards: Tensor, ids: Tensor, names: Any) -> dict[str, Tensor]:
+    """The same where ids are known to be 0 to G - 1."""
+    groups = len(rewards) // GROUP
+    size = torch.zeros(groups, device=rewards.device).index_add_(0, ids, torch.ones_like(rewards))
+    mean = torch.zeros_like(size).index_add_(0, ids, rewards) / size
+    away = rewards - mean[ids]
+    std = (torch.zeros_like(mean).index_add_(0, ids, away * away) / (size - 1)).sqrt()
+    return {"advantage": away / (std[ids] + EPS), "mean": mean, "std": std}
+
+
 def plain_of_equal(rewards: Tensor) -> dict[str, Tensor]:
     groups = rewards.view(-1, GROUP)
     mean, std = groups.mean(1, keepdim=True), groups.std(1, keepdim=True)
@@ -74,6 +84,17 @@ def cases(scale: Scale, inductor: bool) -> Iterator[Case]:
         {"PyTorch": plain_of_ids, **_verl()},
         contract(lambda rewards, ids, names: group_advantages(rewards, ids, eps=EPS, impl="reference")),
         moves=16.0 * n,  # rewards and ids read, advantages written
+    )
+    groups = n // GROUP
+    yield Case(
+        "advantages",
+        ("group_order", "group_advantages"),
+        f"group_advantages, {n:,} rewards with ids below num_groups",
+        lambda device: with_ids(n, device),
+        lambda rewards, ids, names: group_advantages(rewards, ids, eps=EPS, num_groups=groups),
+        {"PyTorch": plain_of_numbers},
+        contract(lambda rewards, ids, names: group_advantages(rewards, ids, eps=EPS, num_groups=groups, impl="reference")),
+        moves=16.0 * n,
     )
     many = EQUAL[scale]
     compiled = {"inductor": torch.compile(plain_of_equal, dynamic=False)} if inductor else {}
