@@ -3,6 +3,9 @@ over threads) follows from the dtype alone, never from the number of rows."""
 
 import torch
 
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
 # Stored logits: columns per block.
 CHUNK = 16384
 
@@ -25,15 +28,25 @@ PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_sta
 GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
 
 
+def target() -> GPUTarget:
+    """The GPU that a launch would run on; any will do where there is none (interpreter)."""
+    try:
+        found: GPUTarget = driver.active.get_current_target()
+    except RuntimeError:
+        found = GPUTarget("cuda", 80, 32)
+    return found
+
+
 def stream_config(dtype: torch.dtype) -> dict[str, int]:
     """Stored logits: LANES go through a block side by side, each with VECTOR columns (the 128 bits a thread loads at once) of either of two tiles."""
-    return {"CHUNK": CHUNK, "LANES": 128, "VECTOR": 16 // dtype.itemsize, "num_warps": 4}
+    return {"CHUNK": CHUNK, "LANES": 128, "VECTOR": 16 // dtype.itemsize, "num_warps": 128 // target().warp_size}
 
 
 def linear_config(dtype: torch.dtype, hidden_size: int) -> dict[str, int | bool]:
     """Products of hidden states and a head. One shape per dtype: with another the compiler would lay out, and so sum, a block in another order."""
+    stages = 2 if target().backend == "hip" else 4  # 64 KB of shared memory there
     if dtype == torch.float32:  # exact products: no tensor cores, so small tiles
-        config = {"BLOCK_V": 64, "BLOCK_H": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3}
+        config = {"BLOCK_V": 64, "BLOCK_H": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": min(3, stages)}
     else:
-        config = {"BLOCK_V": 128, "BLOCK_H": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": 4}
+        config = {"BLOCK_V": 128, "BLOCK_H": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": stages}
     return {**config, "EVEN_HIDDEN": hidden_size % int(config["BLOCK_H"]) == 0}

@@ -57,10 +57,17 @@ def row_of_logits(logits_ptr, row, inner, stride_outer, stride_inner):
 
 
 @triton.jit
-def cover(x, o_column, p_ids, width):
-    """x with LOWEST at the columns of the ids."""
+def place_of_id(p_id, first):
+    """An id as a column counted from ``first``, -1 where that is no small number."""
+    place = tl.load(p_id) - first
+    return tl.where((place >= 0) & (place < 2**30), place, -1).to(tl.int32)
+
+
+@triton.jit
+def cover(x, o_column, first, p_ids, width):
+    """x with LOWEST at the columns of the ids; both counted from ``first``."""
     for k in range(width):
-        x = tl.where(o_column == tl.load(p_ids + k), LOWEST, x)
+        x = tl.where(o_column == place_of_id(p_ids + k, first), LOWEST, x)
     return x
 
 
@@ -99,20 +106,20 @@ def _logits_statistics_kernel(
     top = tl.full((LANES,), LOWEST, tl.float32)
     rest = tl.zeros((LANES,), tl.float32)
     moment = tl.zeros((LANES,), tl.float32)
-    end = tl.minimum(first + CHUNK, vocab)
-    whole = first + (end - first) // (2 * TILE) * (2 * TILE)
-    for start in range(first, whole, 2 * TILE):
+    columns = tl.minimum(vocab - first, CHUNK).to(tl.int32)
+    whole = columns // (2 * TILE) * (2 * TILE)
+    for start in range(0, whole, 2 * TILE):
         a, b = tl.load(p_lane).to(tl.float32), tl.load(p_lane + step).to(tl.float32)
         if covered:
-            a, b = cover(a, start + o_lane, p_ids, width), cover(b, start + TILE + o_lane, p_ids, width)
+            a, b = cover(a, start + o_lane, first, p_ids, width), cover(b, start + TILE + o_lane, first, p_ids, width)
         top, rest, moment = accumulate(a, b, top, rest, moment, c)
         p_lane += 2 * step
-    if whole < end:
+    if whole < columns:
         o_a, o_b = whole + o_lane, whole + TILE + o_lane
-        a = tl.load(p_lane, mask=o_a < end, other=LOWEST).to(tl.float32)
-        b = tl.load(p_lane + step, mask=o_b < end, other=LOWEST).to(tl.float32)
+        a = tl.load(p_lane, mask=o_a < columns, other=LOWEST).to(tl.float32)
+        b = tl.load(p_lane + step, mask=o_b < columns, other=LOWEST).to(tl.float32)
         if covered:
-            a, b = cover(a, o_a, p_ids, width), cover(b, o_b, p_ids, width)
+            a, b = cover(a, o_a, first, p_ids, width), cover(b, o_b, first, p_ids, width)
         top, rest, moment = accumulate(a, b, top, rest, moment, c)
     overall = largest(top, 0)
     rest, ties, moment = join(top, rest, moment, overall, c, 0)

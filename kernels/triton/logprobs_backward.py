@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from rrm_core._triton.common import LOG2_E, LOG_2, LOWEST, exponent_scale, maximum
 from rrm_core._triton.configs import FINISH, GRADIENT_ROWS, PASS_ROWS, PIECE, stream_config
-from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, row_of_logits, source_rows, statistics, tile_of_logits
+from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, place_of_id, row_of_logits, source_rows, statistics, tile_of_logits
 from rrm_core._triton.product import add_product
 from rrm_core._triton.softmax import entropy, log_total, merge
 
@@ -68,10 +68,10 @@ def softmax_gradient(x, top, c, shift, a, b):
 
 
 @triton.jit
-def add_chosen(dx, o_column, p_ids, p_grads, width, temperature):
-    """dL/dx with the ids' own gradients."""
+def add_chosen(dx, o_column, first, p_ids, p_grads, width, temperature):
+    """dL/dx with the ids' own gradients; columns counted from ``first``."""
     for k in range(width):
-        dx += tl.where(o_column == tl.load(p_ids + k), tl.div_rn(tl.load(p_grads + k), temperature), 0.0)
+        dx += tl.where(o_column == place_of_id(p_ids + k, first), tl.div_rn(tl.load(p_grads + k), temperature), 0.0)
     return dx
 
 
@@ -95,32 +95,32 @@ def _logits_gradient_kernel(
     p_lane = row_of_logits(logits_ptr, row, inner, stride_outer, stride_inner) + (first + o_lane) * stride_column
     p_out = out_ptr + row * stride_out + first + o_lane
     products = tl.zeros((LANES, VECTOR), tl.float32)
-    end = tl.minimum(first + CHUNK, vocab)
-    whole = first + (end - first) // TILE * TILE
-    for start in range(first, tl.where(live, whole, first), TILE):
+    columns = tl.minimum(vocab - first, CHUNK).to(tl.int32)
+    whole = columns // TILE * TILE
+    for start in range(0, tl.where(live, whole, 0), TILE):
         x = maximum(tl.load(p_lane).to(tl.float32), LOWEST)
         dx = softmax_gradient(x, top, c, shift, a, b)
         if covered:
-            dx = add_chosen(dx, start + o_lane, p_ids, p_grads, width, temperature)
+            dx = add_chosen(dx, start + o_lane, first, p_ids, p_grads, width, temperature)
         if NEED_LOGITS:
             tl.store(p_out, dx.to(out_ptr.dtype.element_ty))
         if NEED_TEMPERATURE:
             products += tl.where(x > LOWEST, dx * x, 0.0)
         p_lane += step
         p_out += TILE
-    if live & (whole < end):
-        m_lane = whole + o_lane < end
+    if live & (whole < columns):
+        m_lane = whole + o_lane < columns
         x = maximum(tl.load(p_lane, mask=m_lane, other=LOWEST).to(tl.float32), LOWEST)
         dx = softmax_gradient(x, top, c, shift, a, b)
         if covered:
-            dx = add_chosen(dx, whole + o_lane, p_ids, p_grads, width, temperature)
+            dx = add_chosen(dx, whole + o_lane, first, p_ids, p_grads, width, temperature)
         if NEED_LOGITS:
             tl.store(p_out, dx.to(out_ptr.dtype.element_ty), mask=m_lane)
         if NEED_TEMPERATURE:
             products += tl.where(x > LOWEST, dx * x, 0.0)
     if NEED_LOGITS:
-        for start in range(tl.where(live, end, first), end, TILE):
-            tl.store(p_out, tl.zeros((LANES, VECTOR), out_ptr.dtype.element_ty), mask=start + o_lane < end)
+        for start in range(tl.where(live, columns, 0), columns, TILE):
+            tl.store(p_out, tl.zeros((LANES, VECTOR), out_ptr.dtype.element_ty), mask=start + o_lane < columns)
             p_out += TILE
     if NEED_TEMPERATURE:
         tl.store(products_ptr + task, tl.sum(tl.sum(products, 1), 0))

@@ -22,10 +22,9 @@ def _token_grad(z: Tensor, token_ids: Tensor, grads: tuple[Tensor, Tensor, Tenso
     dead = skipped.all(-1) if invalid is None else skipped.all(-1) | invalid
     unused = skipped | (ids < 0) | (ids >= z.shape[-1]) | dead.unsqueeze(-1)
     z = z.masked_fill(dead.unsqueeze(-1), 0.0)
-    log_p = torch.log_softmax(z, -1)
-    p = log_p.exp()
+    log_p, entropy = ref.normalise(z)
+    p, entropy = log_p.exp(), entropy.unsqueeze(-1)
     surprise = log_p.masked_fill(log_p == _MINUS_INF, 0.0)
-    entropy = -(p * surprise).sum(-1, keepdim=True)
     grad_logprob = grad_logprob.view(ids.shape).masked_fill(unused, 0.0)
     through_sum = grad_logsumexp.unsqueeze(-1) - grad_logprob.sum(-1, keepdim=True)
     grad = p * (through_sum - grad_entropy.unsqueeze(-1) * (surprise + entropy))
