@@ -88,7 +88,7 @@ def cases(scale: Scale, inductor: bool) -> Iterator[Case]:
     groups = n // GROUP
     yield Case(
         "advantages",
-        ("group_order", "group_advantages"),
+        ("group_advantages",),
         f"group_advantages, {n:,} rewards with ids below num_groups",
         lambda device: with_ids(n, device),
         lambda rewards, ids, names: group_advantages(rewards, ids, eps=EPS, num_groups=groups),
