@@ -69,5 +69,5 @@ def describe(device: torch.device) -> dict[str, Any]:
         "last level cache": last_level_cache(device),
         "python": platform.python_version(),
         "versions": {"rrm-kernels": rrm_core.__version__, **_versions()},
-        "backends": rrm_core.backend_info(),
+        "backends": {name: Path(value).name if name == "library" and value else value for name, value in rrm_core.backend_info().items()},
     }
