@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import rrm_core
+from bench import machine
 from examples.tournament import comparison, data, judge, methods, picture, quality, report
 from rrm_core import bradley_terry, pairwise_wins, score_token_logprobs
 
@@ -31,13 +32,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap over questions (default: %(default)s)")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
     return parser.parse_args()
-
-
-def processor() -> str:
-    """The processor's name, for figures that are quoted."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -71,7 +65,7 @@ def main() -> None:
     results = {
         "date": time.strftime("%Y-%m-%d"),
         "version": rrm_core.__version__,
-        "machine": {"processor": processor(), "threads": torch.get_num_threads(), "python": platform.python_version()},
+        "machine": {"processor": machine.processor(), "threads": torch.get_num_threads(), "python": platform.python_version()},
         "backend": {"cpu": info["cpu"], "torch": info["torch"]},
         "model": options.model,
         "seconds judging": round(judged, 1),

@@ -4,16 +4,14 @@
 
 #include <utility>
 
-#include "simd.h"
+#include "doubles.h"
 
 namespace {
 
 using rrm::Estimator;
 using rrm::GroupsJob;
 
-typedef double DoubleVec __attribute__((vector_size(kVectorBytes)));
-typedef int64_t LongVec __attribute__((vector_size(kVectorBytes)));
-constexpr int kGroupLanes = kVectorBytes / 8;
+constexpr int kGroupLanes = kDoubles;
 template <class T>
 using LanesOf __attribute__((vector_size(kGroupLanes * sizeof(T)))) = T;
 constexpr std::make_integer_sequence<int, kGroupLanes> kAllLanes;

@@ -11,11 +11,11 @@ own rows and nothing else, however the groups are given. float32 throughout, flo
 from __future__ import annotations
 
 import torch
-from rrm_core._triton.common import INFINITY
-from rrm_core._triton.configs import GROUP_TILES
-
 import triton
 import triton.language as tl
+
+from rrm_core._triton.common import INFINITY
+from rrm_core._triton.configs import GROUP_TILES
 
 GRPO = tl.constexpr(0)
 RLOO = tl.constexpr(2)

@@ -2,7 +2,6 @@
 over threads) follows from the dtype alone, never from the number of rows."""
 
 import torch
-
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 

@@ -11,12 +11,12 @@ exponent.
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
+
 from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, tanh
 from rrm_core._triton.configs import CHUNK, FINISH, linear_config, stream_config
 from rrm_core._triton.softmax import accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
-
-import triton
-import triton.language as tl
 
 # ---- kernels
 
@@ -242,7 +242,7 @@ def _token_results_kernel(
         logprob = tl.div_rn(x - top, temperature) - log_rest
         tl.store(logprob_ptr + row * width + k, tl.where(i_token == ignore_index, 0.0, logprob))
     tl.store(entropy_ptr + row, entropy(top, rest, moment, temperature))
-    tl.store(logsumexp_ptr + row, log_sum(top, rest, temperature))
+    tl.store(logsumexp_ptr + row, log_sum(top, log_rest, temperature))
 
 
 # ---- launchers
@@ -296,13 +296,9 @@ class Rows:
         return gradients.to(self.base.dtype)
 
     @property
-    def linear_arguments(self):
-        return (self.softcap or 0.0,), {
-            "HAS_ROWS": self.rows is not None,
-            "HAS_BIAS": self.bias is not None,
-            "HAS_SOFTCAP": self.softcap is not None,
-            **self.config,
-        }
+    def flags(self):
+        """Structure and blocks of a product with the head."""
+        return {"HAS_ROWS": self.rows is not None, "HAS_BIAS": self.bias is not None, "HAS_SOFTCAP": self.softcap is not None, **self.config}
 
 
 def two_levels(logits):
@@ -339,11 +335,10 @@ def statistics(source, ids, sets, num_sets, ignore_index, per_row):
     selected = source.new(source.n, width) if per_row else None
     hidden, weight = source.base, source.weight
     row_blocks = triton.cdiv(source.n, source.config["BLOCK_N"])
-    (softcap,), more = source.linear_arguments
     _linear_statistics_kernel[(source.num_blocks * row_blocks,)](
         hidden, weight, source.bias, source.rows, ids, sets, source.temperature, partials, selected, plane,
         source.n, source.num_sources, source.vocab, hidden.shape[1], width, num_sets, source.num_blocks, row_blocks,
-        hidden.stride(0), hidden.stride(1), weight.stride(0), softcap, **flags, **more, enable_fp_fusion=True,
+        hidden.stride(0), hidden.stride(1), weight.stride(0), source.softcap or 0.0, **flags, **source.flags, enable_fp_fusion=True,
     )  # fmt: skip
     return partials, selected
 

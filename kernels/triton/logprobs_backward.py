@@ -12,14 +12,14 @@ order along the vocabulary (hidden) and the rows (weight); no atomics. A row's g
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
+
 from rrm_core._triton.common import LOG2_E, LOG_2, LOWEST, exponent_scale, maximum
 from rrm_core._triton.configs import FINISH, GRADIENT_ROWS, PASS_ROWS, PIECE, stream_config
 from rrm_core._triton.logprobs import Rows, holds_an_id, load_temperature, place_of_id, row_of_logits, source_rows, statistics, tile_of_logits
 from rrm_core._triton.product import add_product
 from rrm_core._triton.softmax import entropy, log_total, merge
-
-import triton
-import triton.language as tl
 
 # ---- kernels
 
@@ -30,9 +30,11 @@ def _row_statistics_kernel(partials_ptr, temperature_ptr, out_ptr, plane, num_ro
     row = tl.program_id(0).to(tl.int64)
     temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
     top, rest, moment = merge(partials_ptr + row * num_blocks, plane, num_blocks, exponent_scale(temperature), BLOCK)
-    tl.store(out_ptr + row, top)
-    tl.store(out_ptr + num_rows + row, log_total(top, rest))
-    tl.store(out_ptr + 2 * num_rows + row, entropy(top, rest, moment, temperature))
+    p_out = out_ptr + row
+    tl.store(p_out, top)
+    p_out += num_rows  # step by step: their product may be too large for 32 bits
+    tl.store(p_out, log_total(top, rest))
+    tl.store(p_out + num_rows, entropy(top, rest, moment, temperature))
 
 
 @triton.jit
@@ -40,7 +42,7 @@ def load_facts(facts_ptr, row, mask, num_rows):
     """(top, log_total, entropy, slope, entropy_slope, live) of rows; see ``row_facts``."""
     p_fact = facts_ptr + row
     top = tl.load(p_fact, mask=mask, other=0.0)
-    p_fact += num_rows  # step by step: their product may be too large for 32 bits
+    p_fact += num_rows
     log_sum = tl.load(p_fact, mask=mask, other=0.0)
     p_fact += num_rows
     entropy = tl.load(p_fact, mask=mask, other=0.0)
@@ -238,7 +240,6 @@ def linear_gradients(source, ids, grads, facts, need_hidden, need_weight, need_b
     grad_bias = source.new(weight.shape[0]).zero_() if need_bias else None
     products = source.new(n, source.num_blocks)
     dx = source.new(min(n, PASS_ROWS), PIECE)
-    (softcap,), flags = source.linear_arguments
     for first_column in range(0, vocab, PIECE):
         size = min(PIECE, vocab - first_column)
         blocks = triton.cdiv(size, source.block)
@@ -250,8 +251,9 @@ def linear_gradients(source, ids, grads, facts, need_hidden, need_weight, need_b
             _linear_gradient_kernel[(blocks * row_blocks,)](
                 hidden, weight, source.bias, source.rows, ids, grads, facts, source.temperature, dx, products,
                 n, first_row, last_row, source.num_sources, vocab, first_column, hidden.shape[1], ids.shape[1], source.num_blocks, row_blocks,
-                hidden.stride(0), hidden.stride(1), weight.stride(0), dx.stride(0), softcap, HAS_TEMPERATURE=source.temperature is not None,
-                NEED_TEMPERATURE=need_temperature, **{**flags, **GRADIENT_ROWS}, enable_fp_fusion=True,
+                hidden.stride(0), hidden.stride(1), weight.stride(0), dx.stride(0), source.softcap or 0.0,
+                HAS_TEMPERATURE=source.temperature is not None,
+                NEED_TEMPERATURE=need_temperature, **{**source.flags, **GRADIENT_ROWS}, enable_fp_fusion=True,
             )  # fmt: skip
             some, rows = dx[: last_row - first_row, :size], slice(first_row, last_row)
             if need_hidden:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rrm_core._triton.configs import PRODUCT
-
 import triton
 import triton.language as tl
+
+from rrm_core._triton.configs import PRODUCT
 
 
 @triton.jit(do_not_specialize=["m", "k"])

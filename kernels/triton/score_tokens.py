@@ -8,13 +8,13 @@ probabilities near 1 keep their complement.
 
 from __future__ import annotations
 
+import triton
+import triton.language as tl
+
 from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, log1p, maximum, tanh
 from rrm_core._triton.configs import FINISH, LABELS
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, row_of_logits, source_rows, statistics
-from rrm_core._triton.softmax import largest, merge, of_tile
-
-import triton
-import triton.language as tl
+from rrm_core._triton.softmax import is_distribution, largest, log_sum, merge, of_tile
 
 # ---- kernels
 
@@ -107,11 +107,6 @@ def against_the_rest(top, rest, overall, is_first, first_sum, others, log_all, r
     return tl.where(top == LOWEST, -INFINITY, logp), tl.where(overall == LOWEST, -INFINITY, mass), whole, log_whole
 
 
-@triton.jit
-def is_distribution(top):
-    return (top > LOWEST) & (top < INFINITY)
-
-
 @triton.jit(do_not_specialize=["num_rows", "num_sources", "width", "num_sets", "num_labels", "num_forms", "num_blocks", "inner"])
 def _score_results_kernel(
     logits_ptr, selected_ptr, ids_ptr, sets_ptr, values_ptr, rows_ptr, temperature_ptr, partials_ptr,
@@ -155,9 +150,7 @@ def _score_results_kernel(
     q = tl.where(conditional == -INFINITY, 0.0, exp(conditional))
     entropy = -tl.sum(tl.where(conditional == -INFINITY, 0.0, q * conditional), 0)
     tl.store(entropy_ptr + row, tl.where(exists, entropy, float("nan")))
-    infinite = tl.where(whole == LOWEST, -INFINITY, whole)
-    logsumexp = tl.where(is_distribution(whole), tl.div_rn(whole, temperature) + log_whole, infinite)
-    tl.store(logsumexp_ptr + row, tl.where(valid, logsumexp, float("nan")))
+    tl.store(logsumexp_ptr + row, tl.where(valid, log_sum(whole, log_whole, temperature), float("nan")))
     if HAS_VALUES:
         value = tl.load(values_ptr + i_set * num_labels + o_label, mask=m_label, other=0.0)
         mean = tl.sum(q * value, 0)

@@ -4,15 +4,15 @@ over, through the kernels of ``logprobs_backward``. Without the full vocabulary 
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
+
 from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, source_rows, statistics
 from rrm_core._triton.logprobs_backward import linear_gradients, logits_gradients, needed
 from rrm_core._triton.product import add_product
-from rrm_core._triton.score_tokens import against_the_rest, is_distribution, label_blocks, label_logits, label_softmax, load_forms
-from rrm_core._triton.softmax import merge, of_tile
-
-import triton
-import triton.language as tl
+from rrm_core._triton.score_tokens import against_the_rest, label_blocks, label_logits, label_softmax, load_forms
+from rrm_core._triton.softmax import is_distribution, merge, of_tile
 
 # ---- kernels
 

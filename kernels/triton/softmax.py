@@ -4,10 +4,10 @@ that nothing is lost when it dominates), moment = sum exp((x - max) / T) (max - 
 No column: {LOWEST, anything, 0}. A NaN makes max NaN. +inf makes max +inf and the rest meaningless. All sums run in a fixed order.
 """
 
-from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
-
 import triton
 import triton.language as tl
+
+from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
 
 
 @triton.jit
@@ -105,16 +105,22 @@ def merge(partials, plane, n, c, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def log_total(top, rest):
-    """log sum exp(x / T) relative to its largest term; NaN where there is no distribution."""
-    return tl.where((top > LOWEST) & (top < INFINITY), log1p(rest), float("nan"))
+def is_distribution(top):
+    """Whether there is one: the largest x is a number, neither NaN nor infinite."""
+    return (top > LOWEST) & (top < INFINITY)
 
 
 @triton.jit
-def log_sum(top, rest, temperature):
-    """log sum exp(x / T), special values as torch has them."""
+def log_total(top, rest):
+    """log sum exp(x / T) relative to its largest term; NaN where there is no distribution."""
+    return tl.where(is_distribution(top), log1p(rest), float("nan"))
+
+
+@triton.jit
+def log_sum(top, relative, temperature):
+    """log sum exp(x / T), from the same relative to its largest term; special values as torch has them."""
     infinite = tl.where(top == LOWEST, -INFINITY, top)
-    return tl.where((top > LOWEST) & (top < INFINITY), tl.div_rn(top, temperature) + log1p(rest), infinite)
+    return tl.where(is_distribution(top), tl.div_rn(top, temperature) + relative, infinite)
 
 
 @triton.jit

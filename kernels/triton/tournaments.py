@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
 
 NAN = float("nan")
 CELLS = {"BLOCK": 128, "num_warps": 4}

@@ -8,6 +8,7 @@ Host-side: tensors on CPU, nothing loops over problems. A tournament goes::
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Pairs(NamedTuple):
     second: Tensor
 
 
-class Scheduler:
+class Scheduler(ABC):
     """What the tournaments share: repetition of votes, checks of outcomes and states."""
 
     _SETTINGS: tuple[str, ...] = ("num_problems", "num_candidates", "votes")
@@ -44,20 +45,21 @@ class Scheduler:
         self._asked = False
 
     @property
+    @abstractmethod
     def done(self) -> bool:
         """Whether every match has been recorded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _matches(self) -> Pairs:
-        raise NotImplementedError
+        """The matches of this round, none when done."""
 
+    @abstractmethod
     def _settle(self, votes: Tensor) -> None:
         """votes: [matches, votes]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _restored(self, state: Mapping[str, Tensor]) -> None:
         """Raises if the tensors cannot be a state of this tournament."""
-        raise NotImplementedError
 
     def pairs(self) -> Pairs:
         """The matches that can be judged now, the same until their outcomes are recorded; none when done."""
