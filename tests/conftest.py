@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
@@ -16,6 +18,12 @@ def seeded() -> None:
 def impl(request: pytest.FixtureRequest) -> str:
     """Both bodies of an op, each asked for by name."""
     return request.param
+
+
+@pytest.fixture
+def interpreted(impl: str) -> bool:
+    """Whether ``impl`` is a Triton body, under the interpreter (see triton_bodies.py)."""
+    return impl == "native" and "tests.triton_bodies" in sys.modules
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])

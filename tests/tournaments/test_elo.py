@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def random_matches(matches, problems, n, seed=0):
 
 def assert_same(got, expected, impl):
     """The C++ body has the bits of the loop. The others may round every power and sum differently: about 1e-16 of a rating per match."""
-    if impl == "native" and "TRITON_INTERPRET" not in os.environ:
+    if impl == "native" and "tests.triton_bodies" not in sys.modules:
         assert torch.equal(got, expected)
     else:
         torch.testing.assert_close(got, expected, rtol=1e-13, atol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +86,13 @@ def test_small_problems(n, prior):
     wins = guarded(round_robin(n, 3, batch=batch, sigma=1.0, seed=2))
     mask = torch.rand(batch, n, generator=torch.Generator().manual_seed(n)) < 0.8
     mask[0], mask[-1, 0] = True, True
-    tol = 1e-9 if n < 16 else 1e-3  # fewer sweeps for the interpreter
+    slow = n == 16 and "tests.triton_bodies" in sys.modules  # fewer sweeps for the interpreter
+    tol = 1e-3 if slow else 1e-9
     options = {"mask": mask, "prior": prior, "stderr": True, "tol": tol}
     got, expected = (bradley_terry(wins, impl=impl, **options) for impl in ("native", "reference"))
     assert_close(got, expected, wins, mask, prior, tol)
-    torch.testing.assert_close(
-        got.stderr, expected.stderr, rtol=1e-6 if n < 16 else 1e-1, atol=1e-9, equal_nan=True
-    )  # at ratings as close as tol asks
+    if not slow:  # the same formula at points this close
+        torch.testing.assert_close(got.stderr, expected.stderr, rtol=1e-6, atol=1e-9, equal_nan=True)
     for b in range(batch):
         alone = bradley_terry(wins[b : b + 1], mask=mask[b : b + 1], prior=prior, tol=tol, impl="native")
         assert torch.equal(alone.rating[0].nan_to_num(7.0), got.rating[b].nan_to_num(7.0))
