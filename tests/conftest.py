@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("default", max_examples=40, deadline=None)
-settings.register_profile("interpreter", max_examples=5, deadline=None)  # of Triton: seconds an example
+# The same examples in every run: a case that fails can be looked at, and one new to this run never fails an unrelated change
+settings.register_profile("default", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("interpreter", max_examples=5, deadline=None, derandomize=True)  # of Triton: seconds an example
 settings.load_profile("default")
 
 
