@@ -15,9 +15,10 @@ FORMS, VALUES = pack(SETS, 80, torch.device("cpu"))
 ROWS, ROW_SETS, IDS = torch.tensor([4, 0, 1, 6]), torch.tensor([0, 1, 1, 0]), random_ids((4, 2), 75)
 BIAS, HEAT = random_logits(80), random_logits(4).sigmoid() + 0.5
 LOGITS = random_logits(4, 80)
-TOKEN_GRADS = [random_logits(4, 2), random_logits(4), random_logits(4)]
-SCORE_GRADS = [random_logits(4, 3), random_logits(4, 3), *(random_logits(4) for _ in range(5))]
-LABEL_GRADS = [torch.zeros(0), random_logits(4, 3), torch.zeros(0), *(random_logits(4) for _ in range(4))]
+STATISTICS = random_logits(4, 2).abs()
+TOKEN_GRADS = [random_logits(4, 2), random_logits(4), random_logits(4), random_logits(4), STATISTICS]
+SCORE_GRADS = [random_logits(4, 3), random_logits(4, 3), *(random_logits(4) for _ in range(4))]
+LABEL_GRADS = [torch.zeros(0), random_logits(4, 3), torch.zeros(0), *(random_logits(4) for _ in range(3))]
 
 # op -> argument lists; the gradient of the first is checked too where the op has one
 SAMPLES = {
@@ -36,11 +37,11 @@ SAMPLES = {
         (HIDDEN, WEIGHT, FORMS[:1], None, None, None, None, None, None, False, 80, True),
     ],
     "score_token_logprobs_backward": [
-        (SCORE_GRADS, HIDDEN, WEIGHT, FORMS, VALUES, ROWS, ROW_SETS, BIAS, HEAT, 8.0, True, 75, True, True, True, True),
-        (LABEL_GRADS, HIDDEN, WEIGHT, FORMS, VALUES, ROWS, ROW_SETS, BIAS, HEAT, 8.0, False, 75, True, False, False, True),
+        (SCORE_GRADS, STATISTICS, HIDDEN, WEIGHT, FORMS, VALUES, ROWS, ROW_SETS, BIAS, HEAT, 8.0, True, 75, True, True, True, True),
+        (LABEL_GRADS, STATISTICS, HIDDEN, WEIGHT, FORMS, VALUES, ROWS, ROW_SETS, BIAS, HEAT, 8.0, False, 75, True, False, False, True),
     ],
     "score_token_logprobs_from_logits": [(LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True), (LOGITS.view(2, 2, 80), FORMS[:1], None, None, None, False)],
-    "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
+    "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, STATISTICS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
     "group_advantages": None,  # in tests/advantages
     "pairwise_wins": None,  # these in tests/tournaments
     "pairwise_counts": None,

@@ -122,7 +122,7 @@ def token_logprobs(
     leading = logits.shape[:-1]
     _check_ids(token_ids, leading, logits.shape[-1], ignore_index, logits)
     body = schema.token_logprobs.body(impl, logits)
-    return TokenLogprobs(*body(logits, token_ids, _temperature(temperature, leading, logits), ignore_index))
+    return TokenLogprobs(*body(logits, token_ids, _temperature(temperature, leading, logits), ignore_index)[:3])
 
 
 def linear_token_logprobs(
@@ -167,7 +167,7 @@ def linear_token_logprobs(
     cap = None if softcap is None else require_float32("softcap", softcap)
     heat = _temperature(temperature, (n,), hidden)
     body = schema.linear_token_logprobs.body(impl, hidden)
-    return TokenLogprobs(*body(hidden, weight, token_ids, rows, bias, heat, cap, ignore_index, vocab, batch_invariant))
+    return TokenLogprobs(*body(hidden, weight, token_ids, rows, bias, heat, cap, ignore_index, vocab, batch_invariant)[:3])
 
 
 def _check_sets(

@@ -14,7 +14,7 @@ PAD_ID = -1
 _NAN = float("nan")
 _MINUS_INF = float("-inf")
 
-TokenResults = tuple[Tensor, Tensor, Tensor]
+TokenResults = tuple[Tensor, Tensor, Tensor, Tensor]
 ScoreResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -52,6 +52,13 @@ def normalise(z: Tensor) -> tuple[Tensor, Tensor]:
     return -away - log_total, entropy.squeeze(-1)
 
 
+def statistics(z: Tensor, temperature: Tensor | None) -> Tensor:
+    """[..., 2]: the largest z before its division by the temperature [...], and the log-sum-exp of z relative to it; see ``schema``."""
+    top = z.detach().amax(-1)
+    log_total = torch.logsumexp(z.detach(), -1) - top
+    return torch.stack([top if temperature is None else top * temperature.detach(), log_total], -1)
+
+
 def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """Rows [N, H] of hidden, and where [N] the index is out of range (row 0 stands in)."""
     if rows is None:
@@ -65,7 +72,9 @@ def ids_per_row(token_ids: Tensor, leading: int) -> Tensor:
     return token_ids if token_ids.dim() > leading else token_ids.unsqueeze(-1)
 
 
-def token_results(logits: Tensor, token_ids: Tensor, ignore_index: int, invalid: Tensor | None = None) -> TokenResults:
+def token_results(
+    logits: Tensor, token_ids: Tensor, temperature: Tensor | None, ignore_index: int, invalid: Tensor | None = None
+) -> TokenResults:
     """logits [..., V] scaled, token_ids [...] or [..., K], invalid [...]: rows without a source."""
     ids = ids_per_row(token_ids, logits.dim() - 1)
     skipped = ids == ignore_index
@@ -74,18 +83,18 @@ def token_results(logits: Tensor, token_ids: Tensor, ignore_index: int, invalid:
     logits = logits.masked_fill(ignored.unsqueeze(-1), 0.0)
     log_p, entropy = normalise(logits)
     logprob = log_p.gather(-1, ids.masked_fill(out_of_range, 0)).masked_fill(out_of_range, _NAN).masked_fill(skipped, 0.0)
-    logsumexp = torch.logsumexp(logits, -1)
+    logsumexp, found = torch.logsumexp(logits, -1), statistics(logits, temperature)
     if invalid is not None:
         invalid = invalid & ~ignored
         logprob = logprob.masked_fill(invalid.unsqueeze(-1), _NAN)
         entropy, logsumexp = entropy.masked_fill(invalid, _NAN), logsumexp.masked_fill(invalid, _NAN)
-    return logprob.view(token_ids.shape), entropy.masked_fill(ignored, 0.0), logsumexp.masked_fill(ignored, 0.0)
+    return logprob.view(token_ids.shape), entropy.masked_fill(ignored, 0.0), logsumexp.masked_fill(ignored, 0.0), found
 
 
 def token_logprobs(logits: Tensor, token_ids: Tensor, temperature: Tensor | None, ignore_index: int) -> TokenResults:
     ignored = (ids_per_row(token_ids, logits.dim() - 1) == ignore_index).all(-1)
     logits = widen(logits).masked_fill(ignored.unsqueeze(-1), 0.0)
-    return token_results(scale(logits, None, temperature), token_ids, ignore_index)
+    return token_results(scale(logits, None, temperature), token_ids, temperature, ignore_index)
 
 
 def linear_token_logprobs(
@@ -104,7 +113,7 @@ def linear_token_logprobs(
     ignored = (ids_per_row(token_ids, 1) == ignore_index).all(-1)
     taken = taken.masked_fill((ignored | invalid).unsqueeze(-1), 0.0)
     logits = project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
-    return token_results(scale(logits, softcap, temperature), token_ids, ignore_index, invalid)
+    return token_results(scale(logits, softcap, temperature), token_ids, temperature, ignore_index, invalid)
 
 
 def forms_of_rows(form_ids: Tensor, row_sets: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
@@ -146,16 +155,25 @@ def _logsumexp(x: Tensor) -> Tensor:
 
 
 def score_results(
-    logits: Tensor, forms: Tensor, values: Tensor | None, row_sets: Tensor | None, full_vocab: bool, invalid: Tensor, leading: Sequence[int]
+    logits: Tensor,
+    forms: Tensor,
+    values: Tensor | None,
+    row_sets: Tensor | None,
+    temperature: Tensor | None,
+    full_vocab: bool,
+    invalid: Tensor,
+    leading: Sequence[int],
 ) -> ScoreResults:
-    """logits: scaled, [N, V] with full_vocab, else [N, L * F] of the forms; forms [N, L, F]; values [S, L]; invalid [N]; leading: N, unflattened."""
+    """logits: scaled, [N, V] with full_vocab, else [N, L * F] of the forms; forms [N, L, F]; values [S, L];
+    temperature, invalid [N]; leading: N, unflattened."""
     n, labels = forms.shape[:2]
     pad = forms == PAD_ID
     missing = pad.all(-1)
     ids = forms.masked_fill(pad, 0).flatten(1)
     label = _logsumexp((logits.gather(-1, ids) if full_vocab else logits).view(forms.shape).masked_fill(pad, _MINUS_INF))
-    logsumexp = torch.logsumexp(logits if full_vocab else label, -1)
-    label = label.masked_fill(~logsumexp.isfinite().unsqueeze(-1), _NAN)
+    whole = logits if full_vocab else label
+    found = statistics(whole, temperature).view(*leading, 2)
+    label = label.masked_fill(~torch.logsumexp(whole, -1).isfinite().unsqueeze(-1), _NAN)
     conditional, entropy = normalise(label)
     conditional = conditional.masked_fill(missing, _MINUS_INF)
 
@@ -177,7 +195,7 @@ def score_results(
         others = _logsumexp(logits.masked_fill(said, _MINUS_INF)).unsqueeze(-1)
         logprob = per_label(normalise(torch.cat([label, others], -1))[0][:, :-1].masked_fill(missing, _MINUS_INF))
         log_mass = per_row(normalise(torch.cat([_logsumexp(label).unsqueeze(-1), others], -1))[0][:, 0])
-    return logprob, per_label(conditional), log_mass, expected, variance, per_row(entropy), per_row(logsumexp)
+    return logprob, per_label(conditional), log_mass, expected, variance, per_row(entropy), found
 
 
 def score_token_logprobs(
@@ -202,15 +220,16 @@ def score_token_logprobs(
         logits = project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
     else:
         logits = label_logits(taken, weight, form_ids, forms, row_sets, bias)
-    return score_results(scale(logits, softcap, temperature), forms, values, row_sets, full_vocab, invalid, invalid.shape)
+    return score_results(scale(logits, softcap, temperature), forms, values, row_sets, temperature, full_vocab, invalid, invalid.shape)
 
 
 def score_token_logprobs_from_logits(
     logits: Tensor, form_ids: Tensor, values: Tensor | None, row_sets: Tensor | None, temperature: Tensor | None, full_vocab: bool
 ) -> ScoreResults:
     flat = scale(widen(logits), None, temperature).reshape(-1, logits.shape[-1])
+    heat = None if temperature is None else temperature.reshape(-1)
     sets = None if row_sets is None else row_sets.reshape(-1)
     forms, invalid = forms_of_rows(form_ids, sets, flat.shape[0])
     if not full_vocab:
         flat = flat.gather(-1, forms.clamp(min=0).flatten(1))
-    return score_results(flat, forms, values, sets, full_vocab, invalid, logits.shape[:-1])
+    return score_results(flat, forms, values, sets, heat, full_vocab, invalid, logits.shape[:-1])

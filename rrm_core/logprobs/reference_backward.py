@@ -1,6 +1,6 @@
 """Gradients of the log-probability ops, written out: the backward ops' plain-PyTorch body, and an oracle independent of autograd.
 
-Each backward recomputes the logits, forms dL/dz on the scaled logits z, and carries it back through temperature, softcap and the product.
+Each backward recomputes logits and statistics (those of the forward are for kernels), forms dL/dz on the scaled logits z, and carries it back through temperature, softcap and the product.
 A gradient that is not needed is not computed; results hold the needed ones only, in the order of the ``need_*`` arguments.
 """
 
@@ -39,8 +39,8 @@ def _score_grad(
     n, labels = forms.shape[:2]
     pad = forms == ref.PAD_ID
     missing, ids = pad.all(-1), forms.masked_fill(pad, 0).flatten(1)
-    results = ref.score_results(z, forms, values, row_sets, full_vocab, torch.zeros_like(invalid), (n,))
-    conditional, (_, _, _, expected, variance, entropy, logsumexp) = results[1], (r.unsqueeze(-1) for r in results)
+    results = ref.score_results(z, forms, values, row_sets, None, full_vocab, torch.zeros_like(invalid), (n,))
+    conditional, expected, variance, entropy = results[1], *(r.unsqueeze(-1) for r in results[3:6])
 
     def per_label(grad: Tensor) -> Tensor:
         return grad.to(z.dtype).reshape(n, labels).masked_fill(missing, 0.0)
@@ -48,7 +48,7 @@ def _score_grad(
     def per_row(grad: Tensor) -> Tensor:
         return grad.to(z.dtype).reshape(n, 1)
 
-    q, d_conditional, d_logsumexp = conditional.exp(), per_label(grads[1]), per_row(grads[6])
+    q, d_conditional = conditional.exp(), per_label(grads[1])
     d_label = d_conditional - q * d_conditional.sum(-1, keepdim=True)
     d_label -= per_row(grads[5]) * q * (conditional.masked_fill(conditional == _MINUS_INF, 0.0) + entropy)
     if values is not None:
@@ -57,9 +57,6 @@ def _score_grad(
     if full_vocab:
         d_logprob, d_mass = per_label(grads[0]), per_row(grads[2])
         d_label += d_logprob + q * d_mass
-        d_logsumexp = d_logsumexp - d_logprob.sum(-1, keepdim=True) - d_mass
-    else:
-        d_label += d_logsumexp * q
 
     form_z = (z.gather(-1, ids) if full_vocab else z).view(forms.shape).masked_fill(pad, _MINUS_INF)
     impossible = (form_z == _MINUS_INF).all(-1)
@@ -67,7 +64,7 @@ def _score_grad(
     share = torch.softmax(form_z, -1).masked_fill(impossible.unsqueeze(-1), 0.0)
     grad = (share * d_label.unsqueeze(-1)).masked_fill(pad, 0.0).flatten(1)
     if full_vocab:
-        grad = ((z - logsumexp).exp() * d_logsumexp).scatter_add(-1, ids, grad)
+        grad = (-torch.softmax(z, -1) * (d_logprob.sum(-1, keepdim=True) + d_mass)).scatter_add(-1, ids, grad)
     return grad.masked_fill(invalid.unsqueeze(-1), 0.0)
 
 
@@ -111,6 +108,8 @@ def token_logprobs_backward(
     grad_logprob: Tensor,
     grad_entropy: Tensor,
     grad_logsumexp: Tensor,
+    entropy: Tensor,
+    statistics: Tensor,
     logits: Tensor,
     token_ids: Tensor,
     temperature: Tensor | None,
@@ -128,6 +127,8 @@ def linear_token_logprobs_backward(
     grad_logprob: Tensor,
     grad_entropy: Tensor,
     grad_logsumexp: Tensor,
+    entropy: Tensor,
+    statistics: Tensor,
     hidden: Tensor,
     weight: Tensor,
     token_ids: Tensor,
@@ -155,6 +156,7 @@ def linear_token_logprobs_backward(
 
 def score_token_logprobs_backward(
     grads: list[Tensor],
+    statistics: Tensor,
     hidden: Tensor,
     weight: Tensor,
     form_ids: Tensor,
@@ -192,6 +194,7 @@ def score_token_logprobs_backward(
 
 def score_token_logprobs_from_logits_backward(
     grads: list[Tensor],
+    statistics: Tensor,
     logits: Tensor,
     form_ids: Tensor,
     values: Tensor | None,

@@ -25,7 +25,7 @@ def upstream(results, seed=1):
 
 
 def check_backward(forward, backward, inputs, differentiable, *, as_list, tail=()):
-    """backward(grads, *inputs, *tail, needs...) == autograd through forward(*inputs), in float64."""
+    """backward(grads, entropy and statistics, *inputs, *tail, needs...) == autograd through forward(*inputs), in float64."""
     inputs = [
         x.double().requires_grad_() if i in differentiable else (x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x)
         for i, x in enumerate(inputs)
@@ -37,14 +37,14 @@ def check_backward(forward, backward, inputs, differentiable, *, as_list, tail=(
         grads[i] = g
     expected = torch.autograd.grad([results[i] for i in live], [inputs[i] for i in differentiable], [grads[i] for i in live])
     detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs[: len(inputs) - len(tail)]]
+    entropy, statistics = (r.detach() for r in results[-3::2]) if not as_list else (None, results[-1])
+    before = (grads[:-1], statistics) if as_list else (*grads[:-1], entropy, statistics)
     needs = [True] * len(differentiable)
-    found = backward(grads, *detached, *needs) if as_list else backward(*grads, *detached, *needs)
+    found = backward(*before, *detached, *needs)
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
-    alone = (
-        backward(grads, *detached, *[False] * (len(needs) - 1), True) if as_list else backward(*grads, *detached, *[False] * (len(needs) - 1), True)
-    )
+    alone = backward(*before, *detached, *[False] * (len(needs) - 1), True)
     assert len(alone) == 1
     torch.testing.assert_close(alone[0], expected[-1], rtol=1e-9, atol=1e-10)
 
