@@ -7,6 +7,11 @@
 
 namespace {
 
+// Rows and columns of a tile: accumulators fill the register file but for the operands (32 registers with AVX-512, 16 without).
+constexpr int kTileRows = kVectorBytes == 64 ? 6 : 3;
+constexpr int kTileColumns = 4;
+static_assert(rrm::kTaskRows % kTileRows == 0);
+
 // How hidden and weight elements of storage type T meet: kStep of each a step, hidden packed as Hidden.
 template <class T>
 struct Product {
@@ -53,54 +58,110 @@ struct Product<BFloat16> {
 };
 #endif
 
-// out[r * out_stride + c] = <hidden row r, weight row c>. Hidden rows are zero-padded to kHiddenPad, weight rows end at `size`.
-template <class P, int R, int C>
-inline void dot_tile(const typename P::Hidden* hidden, int64_t hidden_stride, const typename P::Weight* const* weight, int64_t size, float* out,
-                     int64_t out_stride) {
-  Vec sum[R][C] = {};
+// Row i of `rows` packed ones: kTileRows of them (the last time fewer) lie step by step beside each other, so that a tile reads one stream.
+template <class P>
+struct Packed {
+  typename P::Hidden* first;  // step
+  int64_t step;               // elements from one to the next
+  int64_t tile_rows;          // of the row's tile from this one on
+
+  Packed(void* packed, int64_t i, int64_t rows, int64_t padded_size) {
+    const int64_t tile = i / kTileRows * kTileRows, in_tile = rows - tile < kTileRows ? rows - tile : kTileRows;
+    first = static_cast<typename P::Hidden*>(packed) + tile * padded_size + (i - tile) * P::kStep;
+    step = in_tile * P::kStep;
+    tile_rows = in_tile - (i - tile);
+  }
+};
+
+#if defined(__AVX512F__)
+// Sums of a, b, c and d over the upper and lower half, then over those of their halves: a lane group each.
+inline Vec fold(Vec a, Vec b, Vec c, Vec d) {
+  const auto pick = []<int kWhich>(Vec x, Vec y) { return Vec(_mm512_maskz_shuffle_f32x4(0xffff, x, y, kWhich)); };
+  const Vec ab = pick.template operator()<0x44>(a, b) + pick.template operator()<0xee>(a, b);
+  const Vec cd = pick.template operator()<0x44>(c, d) + pick.template operator()<0xee>(c, d);
+  return pick.template operator()<0x88>(ab, cd) + pick.template operator()<0xdd>(ab, cd);
+}
+
+// Sums within the groups of four lanes of a, b, c and d: lane 4 i + j of the result is that of group j of the i-th.
+inline Vec fold_groups(Vec a, Vec b, Vec c, Vec d) {
+  const Vec ab = Vec(_mm512_maskz_unpacklo_ps(0xffff, a, b)) + Vec(_mm512_maskz_unpackhi_ps(0xffff, a, b));
+  const Vec cd = Vec(_mm512_maskz_unpacklo_ps(0xffff, c, d)) + Vec(_mm512_maskz_unpackhi_ps(0xffff, c, d));
+  const Vec sums = Vec(_mm512_maskz_shuffle_ps(0xffff, ab, cd, 0x44)) + Vec(_mm512_maskz_shuffle_ps(0xffff, ab, cd, 0xee));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_maskz_permutexvar_ps(0xffff, order, sums);
+}
+#endif
+
+// out[r * out_stride + c] = the sum over the lanes of sum[r][c], over one tree.
+template <int R>
+inline void store_sums(const Vec (&sum)[R][kTileColumns], float* out, int64_t out_stride) {
+#if defined(__AVX512F__)
+#pragma GCC unroll 2
+  for (int first = 0; first < R; first += 4) {
+    Vec row[4] = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+      if (first + i < R) row[i] = fold(sum[first + i][0], sum[first + i][1], sum[first + i][2], sum[first + i][3]);
+    const Vec sums = fold_groups(row[0], row[1], row[2], row[3]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+      if (first + i < R) std::memcpy(out + (first + i) * out_stride, reinterpret_cast<const float*>(&sums) + 4 * i, 4 * sizeof(float));
+  }
+#else
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < kTileColumns; ++c) out[r * out_stride + c] = horizontal_sum(sum[r][c]);
+#endif
+}
+
+// out[r * out_stride + c] = <hidden row r, weight row c> of R packed rows, their steps `step` elements apart, and kTileColumns weight rows of `size`
+// elements. Ahead: the weight that comes next lies so many elements further and is fetched meanwhile (0: nothing is); a row of weight is often a
+// page, where prefetchers stop.
+template <class P, int R, bool kAhead>
+inline void dot_tile(const typename P::Hidden* hidden, int64_t step, const typename P::Weight* const* weight, int64_t size, float* out,
+                     int64_t out_stride, int64_t ahead) {
+  Vec sum[R][kTileColumns] = {};
   int64_t k = 0;
-  for (; k + P::kStep <= size; k += P::kStep) {
+  for (; k + P::kStep <= size; k += P::kStep, hidden += step) {
     typename P::A a[R];
-    for (int r = 0; r < R; ++r) a[r] = P::load_hidden(hidden + r * hidden_stride + k);
-    for (int c = 0; c < C; ++c) {
+    for (int r = 0; r < R; ++r) a[r] = P::load_hidden(hidden + r * P::kStep);
+    for (int c = 0; c < kTileColumns; ++c) {
       const typename P::B b = P::load_weight(weight[c] + k);
+      if constexpr (kAhead) __builtin_prefetch(weight[c] + k + ahead);
       for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], a[r], b);
     }
   }
   if (k < size) {
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < kTileColumns; ++c) {
       typename P::Weight tail[P::kStep] = {};
       std::memcpy(tail, weight[c] + k, (size - k) * sizeof tail[0]);
       const typename P::B b = P::load_weight(tail);
-      for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], P::load_hidden(hidden + r * hidden_stride + k), b);
+      for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], P::load_hidden(hidden + r * P::kStep), b);
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) out[r * out_stride + c] = horizontal_sum(sum[r][c]);
+  store_sums<R>(sum, out, out_stride);
 }
 
-// Accumulators fill the register file but for the operands: 32 registers with AVX-512, 16 without.
-constexpr int kTileRows = kVectorBytes == 64 ? 4 : 2;
-constexpr int kTileColumns = 4;
-
-// The products of R rows with `columns` weight rows. A last group of fewer than kTileColumns repeats its last column, into room the caller leaves.
-template <class P, int R>
-inline void dot_columns(const typename P::Hidden* hidden, int64_t hidden_stride, const typename P::Weight* const* weight, int64_t columns,
-                        int64_t size, float* out, int64_t out_stride) {
-  for (int64_t c = 0; c < columns; c += kTileColumns) {
-    const typename P::Weight* tile[kTileColumns];
-    for (int j = 0; j < kTileColumns; ++j) tile[j] = weight[c + j < columns ? c + j : columns - 1];
-    dot_tile<P, R, kTileColumns>(hidden, hidden_stride, tile, size, out + c, out_stride);
-  }
-}
-
+// The same for some rows of one tile.
 template <class P, int R = kTileRows>
-inline void dot_rows(int64_t rows, const typename P::Hidden* hidden, int64_t hidden_stride, const typename P::Weight* const* weight, int64_t columns,
-                     int64_t size, float* out, int64_t out_stride) {
+inline void dot_rows(int64_t rows, const typename P::Hidden* hidden, int64_t step, const typename P::Weight* const* weight, int64_t size, float* out,
+                     int64_t out_stride, int64_t ahead) {
   if constexpr (R > 1) {
-    if (rows < R) return dot_rows<P, R - 1>(rows, hidden, hidden_stride, weight, columns, size, out, out_stride);
+    if (rows < R) return dot_rows<P, R - 1>(rows, hidden, step, weight, size, out, out_stride, ahead);
   }
-  dot_columns<P, R>(hidden, hidden_stride, weight, columns, size, out, out_stride);
+  if (ahead)
+    dot_tile<P, R, true>(hidden, step, weight, size, out, out_stride, ahead);
+  else
+    dot_tile<P, R, false>(hidden, step, weight, size, out, out_stride, 0);
 }
+
+// kTileColumns of `columns` weight rows from column c on; the last one stands in for those that don't exist.
+template <class W>
+struct TileColumns {
+  const W* rows[kTileColumns];
+
+  TileColumns(const W* const* weight, int64_t c, int64_t columns) {
+    for (int j = 0; j < kTileColumns; ++j) rows[j] = weight[c + j < columns ? c + j : columns - 1];
+  }
+};
 
 }  // namespace

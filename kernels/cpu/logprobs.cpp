@@ -2,147 +2,138 @@
 // Compiled once per instruction set into the namespace RRM_ISA.
 #include "logprobs.h"
 
-#include "dot.h"
+#include "logprobs_tiles.h"
 #include "softmax.h"
 
 namespace {
 
-using namespace rrm;
-
-constexpr int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
-// In place: (z + bias), then softcap * tanh(z / softcap), then z / temperature. n is a multiple of kLanes.
-void scale_logits(float* z, int64_t n, float softcap, float temperature) {
-  if (softcap != 0.0f)
-    for (int64_t i = 0; i < n; i += kLanes) store(z + i, softcap * tanh(load(z + i) / softcap));
-  if (temperature != 1.0f)
-    for (int64_t i = 0; i < n; i += kLanes) store(z + i, load(z + i) / temperature);
-}
-
-// Columns [first, first + n) of row i are in z, which has room up to a multiple of kPadColumns: scale, record the selected ones, reduce.
-void finish_block(const Job& job, int64_t i, int64_t block, float* z, int64_t first, int64_t n) {
+// Columns [first, first + n) of row i are in x, which has room up to a multiple of kPadColumns: record the selected ones, reduce.
+void finish_block(const Job& job, int64_t i, int64_t block, float* x, int64_t first, int64_t n, const void* ahead, int64_t step) {
   const Row& row = job.rows[i];
-  const int64_t padded = round_up(n, kPadColumns);
-  for (int64_t c = n; c < padded; ++c) z[c] = 0.0f;
-  if (job.bias)
-    for (int64_t c = 0; c < n; ++c) z[c] += job.bias[first + c];
-  scale_logits(z, padded, job.softcap, row.temperature);
   for (int64_t k = 0; k < job.width; ++k) {
     const int64_t column = row.ids[k] - first;
     if (column < 0 || column >= n) continue;
-    job.selected[i * job.width + k] = z[column];
-    if (job.separate_selected) z[column] = -kInfinity;
+    job.selected[i * job.width + k] = x[column];
+    if (job.separate_selected) x[column] = -kInfinity;
   }
-  for (int64_t c = n; c < padded; ++c) z[c] = -kInfinity;
-  job.partials[i * job.num_blocks + block] = reduce_block(z, padded);
+  const int64_t padded = round_up(n, kPadColumns);
+  for (int64_t c = n; c < padded; ++c) x[c] = -kInfinity;
+  job.partials[i * job.num_blocks + block] = reduce_block(x, padded, row.tempered, static_cast<const char*>(ahead), step);
 }
 
 template <class T>
 void logits_partials_of(const Job& job, int64_t begin, int64_t end) {
-  float z[kLogitsBlock];
+  alignas(64) float x[kLogitsBlock];
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t i = task / job.num_blocks, block = task % job.num_blocks;
-    const int64_t first = block * kLogitsBlock;
-    const int64_t n = job.vocab - first < kLogitsBlock ? job.vocab - first : kLogitsBlock;
-    const T* x = static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride;
-    int64_t j = 0;
-    if (job.column_stride == 1)
-      for (; j + kLanes <= n; j += kLanes) store(z + j, load(x + j));
-    for (; j < n; ++j) z[j] = to_float(x[j * job.column_stride]);
-    finish_block(job, i, block, z, first, n);
+    const int64_t i = task / job.num_blocks, block = task % job.num_blocks, first = block * kLogitsBlock;
+    const int64_t n = smaller(job.vocab - first, kLogitsBlock);
+    const T* from = static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride;
+    load_block(from, job.column_stride, n, x);
+    // the next block: of this row, or the first of the next
+    const bool last = first + n == job.vocab, none = job.column_stride != 1 || (last && i + 1 == job.num_rows);
+    const T* ahead = last && !none ? static_cast<const T*>(job.logits) + job.rows[i + 1].source : from + n;
+    finish_block(job, i, block, x, first, n, ahead, none ? 0 : kPadColumns * sizeof(T));
   }
 }
 
 template <class T>
 void pack_hidden_of(const Job& job, int64_t begin, int64_t end) {
+  using P = Product<T>;
   const int64_t padded = round_up(job.hidden_size, kHiddenPad);
   for (int64_t i = begin; i < end; ++i) {
     const T* x = static_cast<const T*>(job.hidden) + job.rows[i].source;
-    auto* out = static_cast<typename Product<T>::Hidden*>(job.packed) + i * padded;
-    for (int64_t k = 0; k < job.hidden_size; ++k) out[k] = Product<T>::pack(x[k * job.column_stride]);
-    for (int64_t k = job.hidden_size; k < padded; ++k) out[k] = {};
+    const Packed<P> row(job.packed, i, job.num_rows, padded);
+    for (int64_t k = 0; k < padded; k += P::kStep) {
+      typename P::Hidden* out = row.first + k / P::kStep * row.step;
+      for (int64_t j = 0; j < P::kStep; ++j) out[j] = k + j < job.hidden_size ? P::pack(x[(k + j) * job.column_stride]) : typename P::Hidden{};
+    }
   }
 }
 
 template <class T>
 void linear_partials_of(const Job& job, int64_t begin, int64_t end) {
-  using Hidden = typename Product<T>::Hidden;
-  const int64_t padded = round_up(job.hidden_size, kHiddenPad);
+  alignas(64) float x[kTaskRows * kLinearBlock];
   const int64_t groups = (job.num_rows + kTaskRows - 1) / kTaskRows;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t block = task / groups, group = task % groups;
-    const int64_t first = block * kLinearBlock;
-    const int64_t n = job.vocab - first < kLinearBlock ? job.vocab - first : kLinearBlock;
-    const T* weight[kLinearBlock];
-    for (int64_t c = 0; c < n; ++c) weight[c] = static_cast<const T*>(job.weight) + (first + c) * job.weight_stride;
-    const int64_t last_row = (group + 1) * kTaskRows < job.num_rows ? (group + 1) * kTaskRows : job.num_rows;
-    for (int64_t i = group * kTaskRows; i < last_row;) {
-      float z[kTileRows][kLinearBlock];
-      const Hidden* hidden = static_cast<const Hidden*>(job.packed) + i * padded;
-      const int64_t rows = last_row - i < kTileRows ? last_row - i : kTileRows;
-      dot_rows<Product<T>>(rows, hidden, padded, weight, n, job.hidden_size, z[0], kLinearBlock);
-      for (int64_t r = 0; r < rows; ++r, ++i) finish_block(job, i, block, z[r], first, n);
-    }
+    const int64_t block = task / groups, i = task % groups * kTaskRows, first = block * kLinearBlock;
+    const int64_t n = smaller(job.vocab - first, kLinearBlock), rows = smaller(job.num_rows - i, kTaskRows);
+    linear_block<T>(job, i, rows, first, n, x, kLinearBlock);
+    for (int64_t r = 0; r < rows; ++r) finish_block(job, i + r, block, x + r * kLinearBlock, first, n, nullptr, 0);
   }
 }
 
-// The wanted logits alone, up to kLanes at a time in the order of their ids, with the bits the partials' kernels give them.
+// The wanted logits alone, some at a time in the order of their ids, with the bits the partials' kernels give them. Neighbours with the same ids
+// (a set of labels) share a tile.
 template <class T>
 void selected_of(const Job& job, int64_t begin, int64_t end) {
   const int64_t padded = round_up(job.hidden_size, kHiddenPad);
-  for (int64_t i = begin; i < end; ++i) {
-    const Row& row = job.rows[i];
-    const auto* hidden = static_cast<const typename Product<T>::Hidden*>(job.packed) + i * padded;
+  for (int64_t i = begin; i < end;) {
+    const int64_t* ids = job.rows[i].ids;
+    const auto read = [&](int64_t row) { return static_cast<const T*>(job.logits) + job.rows[row].source; };
+    const Packed<Product<T>> packed(job.packed, i, job.num_rows, padded);
+    int64_t rows = 1;
+    if (job.hidden)
+      while (rows < packed.tile_rows && i + rows < end && job.rows[i + rows].ids == ids) ++rows;
     for (int64_t k = 0; k < job.width;) {
-      float z[kLanes] = {};
+      float x[kTileRows][kLanes] = {};
       int64_t where[kLanes], n = 0;
       const T* columns[kLanes];
       for (; k < job.width && n < kLanes; ++k) {
-        const int64_t id = row.ids[k];
-        if (id < 0 || id >= job.vocab) continue;
-        columns[n] = job.hidden ? static_cast<const T*>(job.weight) + id * job.weight_stride
-                                : static_cast<const T*>(job.logits) + row.source + id * job.column_stride;
+        if (ids[k] < 0 || ids[k] >= job.vocab) continue;
+        columns[n] = job.hidden ? static_cast<const T*>(job.weight) + ids[k] * job.weight_stride : read(i) + ids[k] * job.column_stride;
         where[n++] = k;
       }
-      if (job.hidden)
-        dot_rows<Product<T>>(1, hidden, padded, columns, n, job.hidden_size, z, 0);
-      else
-        for (int64_t c = 0; c < n; ++c) z[c] = to_float(*columns[c]);
-      if (job.bias)
-        for (int64_t c = 0; c < n; ++c) z[c] += job.bias[row.ids[where[c]]];
-      scale_logits(z, kLanes, job.softcap, row.temperature);
-      for (int64_t c = 0; c < n; ++c) job.selected[i * job.width + where[c]] = z[c];
+      for (int64_t c = 0; c < n; c += kTileColumns)
+        if (job.hidden)
+          dot_rows<Product<T>>(rows, packed.first, packed.step, TileColumns<T>(columns, c, n).rows, job.hidden_size, x[0] + c, kLanes, 0);
+        else
+          for (int64_t j = c; j < smaller(n, c + kTileColumns); ++j) x[0][j] = to_float(*columns[j]);
+      for (int64_t r = 0; r < rows; ++r) {
+        if (job.bias)
+          for (int64_t c = 0; c < n; ++c) x[r][c] += job.bias[ids[where[c]]];
+        cap(x[r], kLanes, job.softcap);
+        for (int64_t c = 0; c < n; ++c) job.selected[(i + r) * job.width + where[c]] = x[r][c];
+      }
     }
+    i += rows;
   }
 }
 
 void token_outputs(const Job& job, const TokenOutputs& out, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const Row& row = job.rows[i];
-    const Statistics s = merge(job.partials + i * job.num_blocks, job.num_blocks);
-    const bool finite = s.max > -kInfinity && s.max < kInfinity;
-    const double log_total = finite ? log1p(s.rest) : double(NAN);
-    for (int64_t k = 0; k < job.width; ++k)
-      out.logprob[row.output * job.width + k] = row.ids[k] == out.ignore_index ? 0.0f : float((job.selected[i * job.width + k] - s.max) - log_total);
-    out.entropy[row.output] = float(log_total + s.moment / (1.0 + s.rest));
-    out.logsumexp[row.output] = float(s.log_sum());
+    const double temperature = row.tempered.temperature;
+    const Statistics s = merge(job.partials + i * job.num_blocks, job.num_blocks, temperature);
+    const double log_total = s.log_total();
+    for (int64_t k = 0; k < job.width; ++k) {
+      const double away = (job.selected[i * job.width + k] - s.max) / temperature;
+      out.logprob[row.output * job.width + k] = row.ids[k] == out.ignore_index ? 0.0f : float(away - log_total);
+    }
+    out.entropy[row.output] = float(log_total + s.moment / temperature / (1.0 + s.rest));
+    out.logsumexp[row.output] = float(log_sum(s, temperature));
+    out.statistics[2 * row.output] = float(s.max);
+    out.statistics[2 * row.output + 1] = float(log_total);
   }
 }
 
 void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64_t end) {
-  const int64_t labels = out.num_labels;
+  const int64_t labels = out.num_labels, forms = out.forms_per_label;
   for (int64_t i = begin; i < end; ++i) {
     double* weights = out.scratch + i * 2 * (labels + 1);
     double* normalised = weights + labels + 1;
-    const int64_t n = job.rows[i].output;
-    const float* z = job.selected + i * job.width;
-    const auto missing = [&](int64_t l) { return job.rows[i].ids[l * out.forms_per_label] == kPadId; };
-    for (int64_t l = 0; l < labels; ++l) weights[l] = log_sum_exp(z + l * out.forms_per_label, out.forms_per_label);
+    const Row& row = job.rows[i];
+    const int64_t n = row.output;
+    const double temperature = row.tempered.temperature;
+    const float* x = job.selected + i * job.width;
+    const auto missing = [&](int64_t l) { return row.ids[l * forms] == kPadId; };
+    float top = -kInfinity;
+    for (int64_t k = 0; k < job.width; ++k) top = x[k] > top ? x[k] : top;
+    for (int64_t l = 0; l < labels; ++l) weights[l] = log_sum_exp(x + l * forms, forms, temperature);
     double log_total;
     if (out.full_vocab) {
-      weights[labels] = merge(job.partials + i * job.num_blocks, job.num_blocks).log_sum();
+      const Statistics others = merge(job.partials + i * job.num_blocks, job.num_blocks, temperature);
+      weights[labels] = log_sum(others, temperature);
+      top = others.max > top ? float(others.max) : top;
       log_total = log_normalise(weights, normalised, labels + 1);
       if (!__builtin_isfinite(log_total)) weights[0] = NAN;  // no distribution: the whole row says so
       for (int64_t l = 0; l < labels; ++l) out.logprob[n * labels + l] = missing(l) ? -kInfinity : float(normalised[l]);
@@ -153,7 +144,8 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     } else {
       log_total = log_normalise(weights, weights, labels);
     }
-    out.logsumexp[n] = float(log_total);
+    out.statistics[2 * n] = top;
+    out.statistics[2 * n + 1] = float(log_total - top / temperature);
     double entropy = 0.0, expected = 0.0, variance = 0.0;
     for (int64_t l = 0; l < labels; ++l) {
       out.conditional[n * labels + l] = missing(l) ? -kInfinity : float(weights[l]);
@@ -166,15 +158,6 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     for (int64_t l = 0; l < labels; ++l) variance += exp(weights[l]) * (values[l] - expected) * (values[l] - expected);
     out.expected[n] = float(expected);
     out.variance[n] = float(variance);
-  }
-}
-
-template <class F>
-void by_dtype(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::kFloat32: return f(float{});
-    case DType::kBFloat16: return f(BFloat16{});
-    case DType::kFloat16: return f(Float16{});
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace rrm {
 
@@ -9,20 +10,36 @@ enum class DType : int32_t { kFloat32, kBFloat16, kFloat16 };
 
 // Column blocks of one online softmax. They are part of the numeric contract: the same for every batch, so that a row's bits never depend on it.
 constexpr int64_t kLogitsBlock = 1024;
-constexpr int64_t kLinearBlock = 64;
-// Rows that one task of a linear job covers (a weight block is read once for them) and rows that share one pass over the weight.
-constexpr int64_t kTaskRows = 32;
-constexpr int64_t kPassRows = 128;
+constexpr int64_t kLinearBlock = 256;
+// Rows that one task of a linear job covers: the weight is read once for them.
+constexpr int64_t kTaskRows = 96;
 // Packed hidden rows are padded with zeros to a multiple of this many elements.
 constexpr int64_t kHiddenPad = 32;
 
 // Fills up a row of form ids: no token.
 constexpr int64_t kPadId = -1;
 
-// Softmax statistics of some columns of a row: max = largest logit m, rest = sum exp(z - m) - 1 (the maximum's own term left out, so that nothing is
-// lost when it dominates), moment = sum exp(z - m) (m - z). No column: {-inf, -1, 0}.
+// Softmax statistics of some columns x of a row: max = largest x, rest = sum exp((x - max) / T) - 1 (the maximum's own term left out, so that nothing
+// is lost when it dominates), moment = sum exp((x - max) / T) (max - x). No column: {-inf, -1, 0}.
 struct Partial {
   float max, rest, moment;
+};
+
+// exp(x / T) as 2^((high + low) x), high of 12 significant bits; 0 below `least`, where it would no longer be a normal number.
+struct Tempered {
+  double temperature;
+  float high, low, least;
+
+  explicit Tempered(float t) : temperature(t) {
+    const double scale = 1.4426950408889634 / temperature;
+    high = static_cast<float>(scale);
+    uint32_t bits;
+    std::memcpy(&bits, &high, sizeof bits);
+    bits &= 0xfffff000u;
+    std::memcpy(&high, &bits, sizeof bits);
+    low = static_cast<float>(scale - high);
+    least = static_cast<float>(-87.33 * temperature > -3.4e38 ? -87.33 * temperature : -3.4e38);
+  }
 };
 
 // One row that is to be computed. Ignored and invalid rows never reach a kernel.
@@ -30,10 +47,10 @@ struct Row {
   int64_t output;      // row of the outputs
   int64_t source;      // elements from the base of logits or hidden to the row's first element
   const int64_t* ids;  // [width] token ids whose logits are wanted; an id outside [0, vocab) is never looked up
-  float temperature;
+  Tempered tempered;
 };
 
-// A set of rows against the vocabulary. Either `logits` is stored, or it is the product of packed hidden rows and `weight`.
+// A set of rows against the vocabulary: x = softcap(h W^T + bias), where logits are not stored. The temperature comes in with the exponential.
 struct Job {
   DType dtype;
   const void* logits;     // strided rows; used by logits_partials
@@ -52,14 +69,15 @@ struct Job {
   bool separate_selected;  // leave the selected columns out of the partials
   Partial* partials;       // [num_rows, num_blocks]
   int64_t num_blocks;
-  float* selected;  // [num_rows, width] logits of the ids, prefilled for ids that are never looked up
+  float* selected;  // [num_rows, width] x of the ids, prefilled for ids that are never looked up
 };
 
 struct TokenOutputs {
   int64_t ignore_index;
-  float* logprob;    // [N, width]
-  float* entropy;    // [N]
-  float* logsumexp;  // [N]
+  float* logprob;     // [N, width]
+  float* entropy;     // [N]
+  float* logsumexp;   // [N]
+  float* statistics;  // [N, 2] largest x, log sum exp(x / T) relative to it
 };
 
 struct ScoreOutputs {
@@ -73,7 +91,7 @@ struct ScoreOutputs {
   float* expected;             // [N], with values only
   float* variance;             // [N], with values only
   float* entropy;              // [N]
-  float* logsumexp;            // [N] over the vocabulary; over the labels without full_vocab
+  float* statistics;           // [N, 2] as above, over the vocabulary; over the labels without full_vocab
 };
 
 struct LogprobKernels {

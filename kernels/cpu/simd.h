@@ -40,6 +40,10 @@ inline Vec splat(float x) {
   return x - Vec{};
 }
 
+inline UintVec splat_bits(uint32_t x) {
+  return x - UintVec{};
+}
+
 // a * b + c with one rounding where the instruction set has it. Contraction is off in the build, so this is the only place that fuses.
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
@@ -87,6 +91,37 @@ inline Vec load(const Float16* p) {
 #endif
 }
 
+// Rounded to nearest, ties to even; NaN stays NaN.
+inline void store(BFloat16* p, Vec v) {
+#if defined(__AVX512BF16__)
+  const __m256bh half = _mm512_cvtneps_pbh(v);
+  std::memcpy(p, &half, sizeof half);
+#else
+  const UintVec bits = reinterpret_cast<UintVec>(v);
+  const UintVec rounded = (bits + (0x7fff + ((bits >> 16) & 1))) >> 16;
+  const HalfVec half = __builtin_convertvector(v == v ? rounded : (bits >> 16) | 0x40, HalfVec);
+  std::memcpy(&p->bits, &half, sizeof half);
+#endif
+}
+
+inline void store(Float16* p, Vec v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  // Adding 1/2 rounds what becomes subnormal; the rest is rounded in its own bits. From 65520 on it is infinite.
+  const UintVec bits = reinterpret_cast<UintVec>(v), magnitude = bits & 0x7fffffff;
+  const UintVec subnormal = reinterpret_cast<UintVec>(reinterpret_cast<Vec>(magnitude) + 0.5f) - 0x3f000000;
+  const UintVec normal = (magnitude + (0xfff + ((magnitude >> 13) & 1)) - 0x38000000) >> 13;
+  UintVec half = magnitude < 0x38800000 ? subnormal : normal;
+  half = magnitude >= 0x477ff000 ? splat_bits(0x7c00) : half;
+  half = magnitude > 0x7f800000 ? splat_bits(0x7e00) : half;
+  const HalfVec result = __builtin_convertvector(half | ((bits >> 16) & 0x8000), HalfVec);
+  std::memcpy(&p->bits, &result, sizeof result);
+#endif
+}
+
 inline float to_float(float x) {
   return x;
 }
@@ -97,12 +132,38 @@ inline float to_float(T x) {
   return load(lanes)[0];
 }
 
-inline float horizontal_max(Vec v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+template <class T>
+inline T from_float(float x) {
+  T lanes[kLanes];
+  store(lanes, splat(x));
   return lanes[0];
+}
+
+// Whether some lane is set; every lane is all ones or zero.
+inline bool any(IntVec v) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(v)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(v)) != 0;
+#else
+  return (v[0] | v[1] | v[2] | v[3]) != 0;
+#endif
+}
+
+inline float horizontal_max(Vec v) {
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+  const __m256 y = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xff, v, 0), _mm512_maskz_extractf32x8_ps(0xff, v, 1));
+#else
+  const __m256 y = v;
+#endif
+  const __m128 x = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  const __m128 pair = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
+#else
+  const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
+  return a > b ? a : b;
+#endif
 }
 
 // Pairwise, upper half onto lower half, always over the same tree.
@@ -119,42 +180,6 @@ inline float horizontal_sum(Vec v) {
 #else
   return (v[0] + v[2]) + (v[1] + v[3]);
 #endif
-}
-
-// exp(x) for x <= 0 to about one unit in the last place: exactly 0 below the smallest normal result (-inf included), NaN for NaN.
-// Cody-Waite reduction to |r| <= log(2)/2, then 1 + r + r^2 q(r) with q minimax for the relative error (3e-9).
-inline Vec exp_nonpositive(Vec x) {
-  constexpr float kSmallest = -87.33f, kRound = 0x1.8p23f;
-  const Vec clamped = x < kSmallest ? splat(kSmallest) : x;
-  const Vec shifted = fma(clamped, splat(1.44269504f), splat(kRound));
-  const Vec n = shifted - kRound;
-  const Vec r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), clamped));  // the first product is exact, fused or not
-  Vec q = splat(1.3814596e-3f);
-  q = fma(q, r, splat(8.3687175e-3f));
-  q = fma(q, r, splat(4.166839e-2f));
-  q = fma(q, r, splat(0.16666521f));
-  q = fma(q, r, splat(0.49999994f));
-  const Vec mantissa = fma(r * r, q, r) + 1.0f;
-  const IntVec exponent = (reinterpret_cast<IntVec>(shifted) - 0x4b400000 + 127) << 23;
-  const Vec value = mantissa * reinterpret_cast<Vec>(exponent);
-  return x < kSmallest ? Vec{} : value;
-}
-
-// tanh(x) to a few units in the last place, relative: x + x^3 P(x^2) near 0 (minimax, 4e-9), (1 - e) / (1 + e) with e = exp(-2|x|) elsewhere.
-inline Vec tanh(Vec x) {
-  const IntVec sign = reinterpret_cast<IntVec>(x) & INT32_MIN;
-  const Vec magnitude = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(x) & INT32_MAX);
-  const Vec square = x * x;
-  Vec p = splat(-5.7170326e-3f);
-  p = fma(p, square, splat(2.0650575e-2f));
-  p = fma(p, square, splat(-5.3743493e-2f));
-  p = fma(p, square, splat(0.13331491f));
-  p = fma(p, square, splat(-0.33333284f));
-  const Vec near_zero = fma(x * square, p, x);
-  const Vec e = exp_nonpositive(-2.0f * magnitude);
-  const Vec far = (1.0f - e) / (1.0f + e);
-  const Vec signed_far = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(far) | sign);
-  return magnitude < 0.625f ? near_zero : signed_far;
 }
 
 }  // namespace
