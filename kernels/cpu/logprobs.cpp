@@ -3,22 +3,23 @@
 #include "logprobs.h"
 
 #include "logprobs_tiles.h"
-#include "softmax.h"
 
 namespace {
 
-// Columns [first, first + n) of row i are in x, which has room up to a multiple of kPadColumns: record the selected ones, reduce.
-void finish_block(const Job& job, int64_t i, int64_t block, float* x, int64_t first, int64_t n, const void* ahead, int64_t step) {
+// Columns [first, first + n) of row i are in x, -inf after them up to a multiple of kPadColumns: record the selected ones, reduce.
+void finish_block(const Job& job, int64_t i, int64_t block, float* x, int64_t first, int64_t n, Range range, const void* ahead, int64_t step) {
   const Row& row = job.rows[i];
+  const int64_t padded = round_up(n, kPadColumns);
+  bool masked = false;
   for (int64_t k = 0; k < job.width; ++k) {
     const int64_t column = row.ids[k] - first;
     if (column < 0 || column >= n) continue;
     job.selected[i * job.width + k] = x[column];
     if (job.separate_selected) x[column] = -kInfinity;
+    masked = job.separate_selected;
   }
-  const int64_t padded = round_up(n, kPadColumns);
-  for (int64_t c = n; c < padded; ++c) x[c] = -kInfinity;
-  job.partials[i * job.num_blocks + block] = reduce_block(x, padded, row.tempered, static_cast<const char*>(ahead), step);
+  if (masked) range = block_range(x, padded);
+  job.partials[i * job.num_blocks + block] = reduce_block(x, padded, range, row.tempered, static_cast<const char*>(ahead), step);
 }
 
 template <class T>
@@ -28,11 +29,11 @@ void logits_partials_of(const Job& job, int64_t begin, int64_t end) {
     const int64_t i = task / job.num_blocks, block = task % job.num_blocks, first = block * kLogitsBlock;
     const int64_t n = smaller(job.vocab - first, kLogitsBlock);
     const T* from = static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride;
-    load_block(from, job.column_stride, n, x);
+    const Range range = load_block(from, job.column_stride, n, x);
     // the next block: of this row, or the first of the next
     const bool last = first + n == job.vocab, none = job.column_stride != 1 || (last && i + 1 == job.num_rows);
     const T* ahead = last && !none ? static_cast<const T*>(job.logits) + job.rows[i + 1].source : from + n;
-    finish_block(job, i, block, x, first, n, ahead, none ? 0 : kPadColumns * sizeof(T));
+    finish_block(job, i, block, x, first, n, range, ahead, none ? 0 : kPadColumns * sizeof(T));
   }
 }
 
@@ -58,7 +59,11 @@ void linear_partials_of(const Job& job, int64_t begin, int64_t end) {
     const int64_t block = task / groups, i = task % groups * kTaskRows, first = block * kLinearBlock;
     const int64_t n = smaller(job.vocab - first, kLinearBlock), rows = smaller(job.num_rows - i, kTaskRows);
     linear_block<T>(job, i, rows, first, n, x, kLinearBlock);
-    for (int64_t r = 0; r < rows; ++r) finish_block(job, i + r, block, x + r * kLinearBlock, first, n, nullptr, 0);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = x + r * kLinearBlock;
+      for (int64_t c = n; c < round_up(n, kPadColumns); ++c) row[c] = -kInfinity;
+      finish_block(job, i + r, block, row, first, n, block_range(row, round_up(n, kPadColumns)), nullptr, 0);
+    }
   }
 }
 

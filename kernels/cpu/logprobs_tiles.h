@@ -1,8 +1,10 @@
 // Where a row's logits x come from: stored, or tiles of the product of packed hidden rows with the head. Shared by forward and backward.
 #pragma once
 
+#include <type_traits>
+
 #include "dot.h"
-#include "elementary.h"
+#include "softmax.h"
 
 namespace {
 
@@ -25,13 +27,35 @@ void by_dtype(DType dtype, const F& f) {
   }
 }
 
-// x[0, n) from memory, `stride` elements apart.
+// x[0, n) from memory, `stride` elements apart, and -inf up to the next multiple of kPadColumns.
 template <class T>
-void load_block(const T* from, int64_t stride, int64_t n, float* x) {
-  int64_t j = 0;
+Range load_block(const T* from, int64_t stride, int64_t n, float* x) {
+  RangeOfColumns found;
+  int64_t i = 0;
+  const auto take = [&](const auto* source) {
+    Vec v[kSums];
+    for (int j = 0; j < kSums; ++j) v[j] = load(source + j * kLanes);
+    for (int j = 0; j < kSums; ++j) store(x + i + j * kLanes, v[j]);
+    found.add(v);
+    i += kPadColumns;
+  };
   if (stride == 1)
-    for (; j + kLanes <= n; j += kLanes) store(x + j, load(from + j));
-  for (; j < n; ++j) x[j] = to_float(from[j * stride]);
+    while (i + kPadColumns <= n) take(from + i);
+  for (int64_t j = i; j < n; ++j) x[j] = to_float(from[j * stride]);
+  for (int64_t j = n; j < round_up(n, kPadColumns); ++j) x[j] = -kInfinity;
+  while (i < n) take(x + i);
+  return found.range();
+}
+
+// wide[0, n) = row[0, n), and memory `ahead` elements further fetched.
+template <class T>
+void widen_row(const T* row, int64_t n, float* wide, int64_t ahead) {
+  int64_t k = 0;
+  for (; k + kLanes <= n; k += kLanes) {
+    store(wide + k, load(row + k));
+    __builtin_prefetch(row + k + ahead);
+  }
+  for (; k < n; ++k) wide[k] = to_float(row[k]);
 }
 
 // In place: softcap * tanh(x / softcap). n is a multiple of kLanes.
@@ -40,20 +64,43 @@ inline void cap(float* x, int64_t n, float softcap) {
   for (int64_t i = 0; i < n; i += kLanes) store(x + i, softcap * tanh(load(x + i) / softcap));
 }
 
+// Elements of weight rows that are widened on the stack, once for all rows of a task; longer rows are widened by each tile for itself.
+constexpr int64_t kWidened = 1 << 15;
+
+// <hidden row, weight row> of `rows` packed rows from i on and one tile's columns: x[r * stride + c].
+template <class P>
+void dot_column(const Job& job, int64_t i, int64_t rows, const typename P::Weight* const* weight, float* x, int64_t stride, int64_t ahead) {
+  const int64_t padded = round_up(job.hidden_size, kHiddenPad);
+  for (int64_t r = 0; r < rows; r += kTileRows) {
+    const Packed<P> packed(job.packed, i + r, job.num_rows, padded);
+    dot_rows<P>(packed.tile_rows, packed.first, packed.step, weight, job.hidden_size, x + r * stride, stride, r == 0 ? ahead : 0);
+  }
+}
+
 // x of `rows` packed rows from i on, which begins a tile, and columns [first, first + n), n at most kLinearBlock: x[r * stride + c]. The columns up
 // to the next multiple of kLanes are written too.
 template <class T>
 void linear_block(const Job& job, int64_t i, int64_t rows, int64_t first, int64_t n, float* x, int64_t stride) {
-  const int64_t padded = round_up(job.hidden_size, kHiddenPad);
+  using P = Product<T>;
+  constexpr bool kWiden = sizeof(T) < sizeof(float) && std::is_same_v<typename P::Hidden, float>;  // to the same bits
+  const bool widen = kWiden && rows > kTileRows && kTileColumns * job.hidden_size <= kWidened;
   const T* weight[kLinearBlock];
   for (int64_t c = 0; c < n; ++c) weight[c] = static_cast<const T*>(job.weight) + (first + c) * job.weight_stride;
   for (int64_t c = 0; c < n; c += kTileColumns) {
     const TileColumns<T> tile(weight, c, n);
-    for (int64_t r = 0; r < rows; r += kTileRows) {
-      const Packed<Product<T>> packed(job.packed, i + r, job.num_rows, padded);
-      dot_rows<Product<T>>(packed.tile_rows, packed.first, packed.step, tile.rows, job.hidden_size, x + r * stride + c, stride,
-                           r == 0 ? kTileColumns * job.weight_stride : 0);
+    if constexpr (kWiden) {
+      if (widen) {
+        alignas(64) float wide[kWidened];
+        const float* columns[kTileColumns];
+        for (int j = 0; j < kTileColumns; ++j) {
+          columns[j] = wide + j * job.hidden_size;
+          widen_row(tile.rows[j], job.hidden_size, wide + j * job.hidden_size, kTileColumns * job.weight_stride);
+        }
+        dot_column<Product<float>>(job, i, rows, columns, x + c, stride, 0);
+        continue;
+      }
     }
+    dot_column<P>(job, i, rows, tile.rows, x + c, stride, kTileColumns * job.weight_stride);
   }
   for (int64_t r = 0; r < rows; ++r) {
     float* row = x + r * stride;

@@ -72,7 +72,11 @@ inline HalfVec load_half(const uint16_t* p) {
 }
 
 inline Vec load(const BFloat16* p) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+#else
   return reinterpret_cast<Vec>(__builtin_convertvector(load_half(&p->bits), UintVec) << 16);
+#endif
 }
 
 inline Vec load(const Float16* p) {
@@ -126,9 +130,15 @@ inline float to_float(float x) {
   return x;
 }
 
-template <class T>
-inline float to_float(T x) {
-  T lanes[kLanes] = {x};
+inline float to_float(BFloat16 x) {
+  const uint32_t bits = uint32_t{x.bits} << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline float to_float(Float16 x) {
+  Float16 lanes[kLanes] = {x};
   return load(lanes)[0];
 }
 

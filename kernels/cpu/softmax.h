@@ -20,31 +20,39 @@ inline float total(const Vec (&parts)[kSums]) {
   return horizontal_sum((parts[0] + parts[2]) + (parts[1] + parts[3]));
 }
 
-// Of distances x - max, which are kept above the least that counts: exp((x - max) / T), 0 there.
-struct Weights {
-  Split scale;
-  Vec least;
+// The largest and smallest of some columns; a NaN among them makes neither certain.
+struct Range {
+  float max, min;
+};
 
-  explicit Weights(const Tempered& t) : scale{splat(t.high), splat(t.low)}, least(splat(t.least)) {}
+// Vectors of columns taken in, kSums at a time.
+struct RangeOfColumns {
+  Vec largest[kSums], smallest[kSums];
 
-  template <int N>
-  void operator()(Vec (&distance)[N], Vec (&weight)[N]) const {
-    for (int j = 0; j < N; ++j) distance[j] = least > distance[j] ? least : distance[j];  // NaN stays
-    exp2_scaled(distance, scale, weight);
-    for (int j = 0; j < N; ++j) weight[j] = distance[j] == least ? Vec{} : weight[j];
+  RangeOfColumns() {
+    for (auto& v : largest) v = splat(-kInfinity);
+    for (auto& v : smallest) v = splat(kInfinity);
+  }
+  void add(const Vec (&x)[kSums]) {
+    for (int j = 0; j < kSums; ++j) largest[j] = x[j] > largest[j] ? x[j] : largest[j];
+    for (int j = 0; j < kSums; ++j) smallest[j] = x[j] < smallest[j] ? x[j] : smallest[j];
+  }
+  Range range() const {
+    Vec top = largest[0], least = smallest[0];
+    for (int j = 1; j < kSums; ++j) top = largest[j] > top ? largest[j] : top;
+    for (int j = 1; j < kSums; ++j) least = smallest[j] < least ? smallest[j] : least;
+    return {horizontal_max(top), -horizontal_max(-least)};
   }
 };
 
-inline float block_max(const float* x, int64_t n) {
-  Vec largest[kSums];
-  for (auto& v : largest) v = splat(-kInfinity);
-  for (int64_t i = 0; i < n; i += kPadColumns)
-    for (int j = 0; j < kSums; ++j) {
-      const Vec v = load(x + i + j * kLanes);
-      largest[j] = v > largest[j] ? v : largest[j];
-    }
-  for (int j = 1; j < kSums; ++j) largest[0] = largest[j] > largest[0] ? largest[j] : largest[0];
-  return horizontal_max(largest[0]);
+inline Range block_range(const float* x, int64_t n) {
+  RangeOfColumns found;
+  for (int64_t i = 0; i < n; i += kPadColumns) {
+    Vec v[kSums];
+    for (int j = 0; j < kSums; ++j) v[j] = load(x + i + j * kLanes);
+    found.add(v);
+  }
+  return found.range();
 }
 
 // The first of x[0, n) that equals `value`, which one does.
@@ -56,33 +64,50 @@ inline int64_t find(const float* x, float value) {
   return i;
 }
 
+// weight = exp(distance / T) of distances from the largest x. Bounded: distances below the least that counts may occur; they become it, the weight 0.
+template <bool kBounded, int N>
+inline void weigh(Vec (&distance)[N], const Tempered& t, Vec (&weight)[N]) {
+  const Vec least = splat(t.least);
+  if constexpr (kBounded)
+    for (int j = 0; j < N; ++j) distance[j] = least > distance[j] ? least : distance[j];  // NaN stays
+  exp2_scaled(distance, {splat(t.high), splat(t.low)}, weight);
+  if constexpr (kBounded)
+    for (int j = 0; j < N; ++j) weight[j] = distance[j] == least ? Vec{} : weight[j];
+}
+
+// rest + 1 and -moment of x[0, n) around `shift`.
+template <bool kBounded>
+inline void sum_block(const float* x, int64_t n, float shift, const Tempered& tempered, const char* ahead, int64_t step, float* rest, float* moment) {
+  Vec rests[kSums] = {}, moments[kSums] = {};
+  for (int64_t i = 0; i < n; i += kPadColumns) {
+    for (int64_t line = 0; line < step; line += 64) __builtin_prefetch(ahead + line);
+    ahead += step;
+    Vec distance[kSums], weight[kSums];
+    for (int j = 0; j < kSums; ++j) distance[j] = load(x + i + j * kLanes) - shift;
+    weigh<kBounded>(distance, tempered, weight);
+    for (int j = 0; j < kSums; ++j) rests[j] += weight[j];
+    for (int j = 0; j < kSums; ++j) moments[j] = fma(weight[j], distance[j], moments[j]);
+  }
+  *rest = total(rests);
+  *moment = total(moments);
+}
+
 // x[0, n): n is a multiple of kPadColumns, columns that don't exist hold -inf; a place that holds the maximum is overwritten. NaN makes rest and
 // moment NaN. `ahead`: memory that comes next, `step` bytes of it fetched for every kPadColumns columns.
-inline Partial reduce_block(float* x, int64_t n, const Tempered& tempered, const char* ahead, int64_t step) {
-  const float max = block_max(x, n);
+inline Partial reduce_block(float* x, int64_t n, Range range, const Tempered& tempered, const char* ahead, int64_t step) {
+  const float max = range.max;
   const bool empty = max == -kInfinity;
   if (max == kInfinity) {
     float nan = 0.0f;
     for (int64_t i = 0; i < n; ++i) nan = x[i] != x[i] ? x[i] : nan;
     return {max, nan, nan};
   }
-  if (!empty) x[find(x, max)] = -kInfinity;
-  const Vec shift = splat(empty ? 0.0f : max);
-  const Weights weights(tempered);
-  Vec rest[kSums] = {}, moment[kSums] = {};
-  for (int64_t i = 0; i < n; i += kPadColumns) {
-    for (int64_t line = 0; line < step; line += 64) __builtin_prefetch(ahead + line);
-    ahead += step;
-    for (int half = 0; half < kSums; half += 2) {
-      Vec distance[2], weight[2];
-      for (int j = 0; j < 2; ++j) distance[j] = load(x + i + (half + j) * kLanes) - shift;
-      weights(distance, weight);
-      for (int j = 0; j < 2; ++j) rest[half + j] += weight[j];
-      for (int j = 0; j < 2; ++j) moment[half + j] = fma(weight[j], distance[j], moment[half + j]);
-    }
-  }
-  const float away = -total(moment);
-  return {max, away == away ? total(rest) - (empty ? 1.0f : 0.0f) : away, away};
+  // Where no column is far off, none has to be looked at for that; the maximum's place then weighs 1e-12 of any other.
+  const bool bounded = !(range.min - max > 0.7f * tempered.least);
+  if (!empty) x[find(x, max)] = bounded ? -kInfinity : max + tempered.least;
+  float rest, away;
+  (bounded ? sum_block<true> : sum_block<false>)(x, n, empty ? 0.0f : max, tempered, ahead, step, &rest, &away);
+  return {max, away == away ? rest - (empty ? 1.0f : 0.0f) : away, -away};
 }
 
 struct Statistics {

@@ -152,7 +152,7 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
     assert constants == {
         "kVectorBytes": constants["kVectorBytes"],
         "kLanes": "kVectorBytes / 4",
-        "kTileRows": "kVectorBytes == 64 ? 4 : 2",
+        "kTileRows": "kVectorBytes == 64 ? 6 : 3",
         "kTileColumns": "4",
         "kStep": constants["kStep"],
         "kSums": "4",
