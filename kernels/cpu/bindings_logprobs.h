@@ -94,11 +94,11 @@ inline Source from_hidden(const Tensor& hidden, const Tensor& weight, const Opti
   return s;
 }
 
-// Runs kernel(job, ..., begin, end) over the tasks. The cost (in vector operations, roughly) decides how many threads share them, never what they do.
+// Runs kernel(args..., begin, end) over the tasks. The cost (in vector operations, roughly) decides how many threads share them, never what they do.
 template <class Kernel, class... Args>
-void run(Kernel kernel, int64_t tasks, int64_t cost, const rrm::Job& job, const Args&... args) {
+void run(Kernel kernel, int64_t tasks, int64_t cost, const Args&... args) {
   const int64_t grain = std::max<int64_t>(1, kThreadCost / std::max<int64_t>(1, cost));
-  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { kernel(job, args..., begin, end); });
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { kernel(args..., begin, end); });
 }
 
 // Computes logits and statistics for one pass of rows after another (passes bound the scratch memory) and hands each to finish(job, first row).

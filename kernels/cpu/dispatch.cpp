@@ -6,13 +6,14 @@
 
 namespace rrm {
 
-#define RRM_DECLARE(isa)                      \
-  namespace isa {                             \
-  extern const AdvantageKernels advantages;   \
-  extern const LogprobKernels logprobs;       \
-  extern const TournamentKernels tournaments; \
+#define RRM_DECLARE(isa)                                 \
+  namespace isa {                                        \
+  extern const AdvantageKernels advantages;              \
+  extern const LogprobKernels logprobs;                  \
+  extern const LogprobBackwardKernels logprobs_backward; \
+  extern const TournamentKernels tournaments;            \
   }
-#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::logprobs, &isa::tournaments}
+#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::logprobs, &isa::logprobs_backward, &isa::tournaments}
 
 RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)

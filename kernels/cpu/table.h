@@ -4,6 +4,7 @@
 
 #include "advantages.h"
 #include "logprobs.h"
+#include "logprobs_backward.h"
 #include "tournaments.h"
 
 namespace rrm {
@@ -12,6 +13,7 @@ struct Table {
   const char* name;
   const AdvantageKernels* advantages;
   const LogprobKernels* logprobs;
+  const LogprobBackwardKernels* logprobs_backward;
   const TournamentKernels* tournaments;
 };
 

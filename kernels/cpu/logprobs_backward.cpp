@@ -1,0 +1,337 @@
+// Gradients of the log-probability ops: a line per row (see Line), one pass over stored logits, or tiles of the product with the head and from them,
+// in panels, the gradients of hidden states and head. Compiled once per instruction set into the namespace RRM_ISA.
+#include "logprobs_backward.h"
+
+#include "logprobs_tiles.h"
+#include "panels.h"
+
+namespace {
+
+// ---- lines
+
+void token_lines(const Gradients& g, const TokenGradients& grads, int64_t begin, int64_t end) {
+  const int64_t width = g.job.width;
+  for (int64_t i = begin; i < end; ++i) {
+    const Row& row = g.job.rows[i];
+    const int64_t n = row.output;
+    const double temperature = row.tempered.temperature, max = grads.statistics[2 * n], log_total = grads.statistics[2 * n + 1];
+    const double of_entropy = grads.entropy[n], of_sum = grads.logsumexp[n], entropy = grads.forward_entropy[n];
+    const float* of_logprob = grads.logprob + n * width;
+    double total = 0.0, unreached = 0.0;
+    for (int64_t k = 0; k < width; ++k)
+      if (row.ids[k] >= 0) total += of_logprob[k];
+    const double scale = exp(-log_total) / temperature;
+    for (int64_t k = 0; k < width; ++k) {
+      if (row.ids[k] < 0) continue;
+      double own = 0.0, others = 0.0;
+      for (int64_t j = 0; j < width; ++j)
+        if (row.ids[j] >= 0) (row.ids[j] == row.ids[k] ? own : others) += of_logprob[j];
+      const double x = g.job.selected[i * width + k], logprob = (x - max) / temperature - log_total, p = exp(logprob);
+      double dz = own;
+      if (p != 0.0) dz = -own * expm1(logprob) - p * others + p * (of_sum - of_entropy * (logprob + entropy));  // 1 - p with all its digits
+      if (x == -kInfinity) unreached += of_logprob[k];
+      g.chosen[i * width + k] = static_cast<float>(dz / temperature);
+    }
+    const double a = scale * (of_sum - total - of_entropy * (entropy - log_total)), b = -scale * of_entropy / temperature;
+    g.lines[i] = {static_cast<float>(max), static_cast<float>(a), static_cast<float>(b), static_cast<float>(of_sum - unreached)};
+  }
+}
+
+// What a row's results over labels say of them: log-weights relative to the largest logit, their softmax, and its moments.
+struct Labels {
+  const double *log_weights, *conditional;
+  double entropy = 0.0, expected = 0.0, variance = 0.0;
+
+  Labels(const double* w, const double* c, const float* values, int64_t n) : log_weights(w), conditional(c) {
+    for (int64_t l = 0; l < n; ++l) {
+      if (c[l] != -kInfinity) entropy -= q(l) * c[l];
+      if (values) expected += q(l) * values[l];
+    }
+    if (values)
+      for (int64_t l = 0; l < n; ++l) variance += q(l) * (values[l] - expected) * (values[l] - expected);
+  }
+  double q(int64_t l) const {
+    return exp(conditional[l]);
+  }
+  bool possible(int64_t l) const {  // or NaN
+    return log_weights[l] != -kInfinity;
+  }
+};
+
+// log p, which rounding may have put above 0.
+inline double at_most_0(double log_p) {
+  return log_p > 0.0 ? 0.0 : log_p;
+}
+
+void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin, int64_t end) {
+  const int64_t labels = grads.num_labels, forms = grads.forms_per_label;
+  for (int64_t i = begin; i < end; ++i) {
+    const Row& row = g.job.rows[i];
+    const int64_t n = row.output;
+    const double temperature = row.tempered.temperature, max = grads.statistics[2 * n], log_total = grads.statistics[2 * n + 1];
+    const float *x = g.job.selected + i * g.job.width, *values = grads.values ? grads.values[i] : nullptr;
+    const float* of_logprob = grads.full_vocab ? grads.logprob + n * labels : nullptr;
+    const float* of_conditional = grads.conditional + n * labels;
+    const double of_mass = grads.full_vocab ? grads.log_mass[n] : 0.0;
+    double* log_weights = grads.scratch + i * 2 * labels;
+    for (int64_t l = 0; l < labels; ++l) {
+      const double log_weight = log_sum_exp(x + l * forms, forms, temperature);
+      log_weights[l] = log_weight == -kInfinity ? log_weight : log_weight - max / temperature;  // the largest may be -inf, too
+    }
+    const double log_mass = log_normalise(log_weights, log_weights + labels, labels) - log_total;
+    const Labels found(log_weights, log_weights + labels, values, labels);
+    const auto missing = [&](int64_t l) { return row.ids[l * forms] == kPadId; };
+    double through = 0.0, total = 0.0, unreached = of_mass;
+    for (int64_t l = 0; l < labels; ++l) {
+      if (missing(l)) continue;
+      through += of_conditional[l];
+      if (grads.full_vocab) total += of_logprob[l];
+      if (found.possible(l)) unreached = 0.0;
+    }
+    double product = 0.0;
+    for (int64_t l = 0; l < labels; ++l) {
+      const double q = found.q(l), away = values ? values[l] - found.expected : 0.0;
+      double d = 0.0;
+      if (found.possible(l)) {
+        d = of_conditional[l] - q * through - grads.entropy[n] * q * (found.conditional[l] + found.entropy);
+        if (values) d += q * (grads.expected[n] * away + grads.variance[n] * (away * away - found.variance));
+        if (grads.full_vocab) {
+          const double logprob = at_most_0(log_weights[l] - log_total);
+          d += -of_logprob[l] * expm1(logprob) - exp(logprob) * (total - of_logprob[l]) - of_mass * q * expm1(at_most_0(log_mass));
+        }
+      } else if (grads.full_vocab && !missing(l)) {
+        unreached += of_logprob[l];
+      }
+      for (int64_t k = l * forms; k < (l + 1) * forms; ++k) {
+        if (row.ids[k] < 0) continue;
+        const double share = found.possible(l) ? exp((x[k] - max) / temperature - log_weights[l]) : 0.0, dx = share * d / temperature;
+        if (share != 0.0) product += dx * (x[k] - max);
+        double value = grads.full_vocab && !__builtin_isfinite(log_total) ? double(NAN) : dx;
+        if (!grads.full_vocab && g.job.softcap != 0.0f && value != 0.0) value *= 1.0 - (x[k] / g.job.softcap) * (x[k] / g.job.softcap);
+        g.chosen[i * g.job.width + k] = static_cast<float>(value);
+      }
+    }
+    const double a = grads.full_vocab ? -exp(-log_total) / temperature * (total + of_mass) : 0.0;
+    g.lines[i] = {static_cast<float>(max), static_cast<float>(a), 0.0f, static_cast<float>(-unreached)};
+    if (!grads.full_vocab && g.products) g.products[i * g.product_blocks] = static_cast<float>(product);
+  }
+}
+
+// ---- a block of columns
+
+// x[0, n) of row i, columns from `first` on, becomes dL/dx, with room up to a multiple of kPadColumns. Returns the sum of dL/dx (x - max) where
+// `product` says so.
+float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float* x, bool product) {
+  const Row& row = g.job.rows[i];
+  const Line& line = g.lines[i];
+  constexpr int64_t kMost = kLogitsBlock > kLinearBlock ? kLogitsBlock : kLinearBlock;
+  alignas(64) float dx[kMost];
+  for (int64_t c = 0; c < n; c += kPadColumns) {
+    Vec distance[kSums], weight[kSums];
+    for (int j = 0; j < kSums; ++j) distance[j] = load(x + c + j * kLanes) - line.max;
+    weigh<true>(distance, row.tempered, weight);
+    for (int j = 0; j < kSums; ++j) store(dx + c + j * kLanes, weight[j] * fma(splat(line.b), distance[j], splat(line.a)));
+  }
+  for (int64_t k = 0; k < g.job.width; ++k) {
+    const int64_t column = row.ids[k] - first;
+    if (row.ids[k] >= 0 && column >= 0 && column < n) dx[column] = g.chosen[i * g.job.width + k];
+  }
+  Vec products[kSums] = {};
+  for (int64_t c = 0; c < n; c += kPadColumns)
+    for (int j = 0; j < kSums; ++j) {
+      float* at = x + c + j * kLanes;
+      const Vec v = load(at), d = load(dx + c + j * kLanes);
+      if (product) products[j] = fma(v == -kInfinity ? Vec{} : d, v == -kInfinity ? Vec{} : v - line.max, products[j]);
+      if (g.job.softcap != 0.0f) {
+        const Vec share = v / g.job.softcap;
+        store(at, d * (1.0f - share * share));
+      } else {
+        store(at, d);
+      }
+    }
+  return total(products);
+}
+
+template <class T>
+void logits_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
+  alignas(64) float x[kLogitsBlock];
+  const Job& job = g.job;
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t i = task / job.num_blocks, block = task % job.num_blocks, first = block * kLogitsBlock;
+    const int64_t n = smaller(job.vocab - first, kLogitsBlock);
+    load_block(static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride, job.column_stride, n, x);
+    const float product = gradient_block(g, i, first, n, x, g.products);
+    if (g.products) g.products[task] = product;
+    if (!g.logits) continue;
+    T* out = static_cast<T*>(g.logits) + job.rows[i].output * job.vocab + first;
+    int64_t c = 0;
+    for (; c + kLanes <= n; c += kLanes) store(out + c, load(x + c));
+    for (; c < n; ++c) out[c] = from_float<T>(x[c]);
+  }
+}
+
+template <class T>
+void spread_chosen_of(const Gradients& g, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Row& row = g.job.rows[i];
+    T* out = static_cast<T*>(g.logits) + row.output * g.job.vocab;
+    std::memset(out, 0, g.job.vocab * sizeof(T));
+    for (int64_t k = 0; k < g.job.width; ++k)
+      if (row.ids[k] >= 0 && row.ids[k] < g.job.vocab) out[row.ids[k]] = from_float<T>(g.chosen[i * g.job.width + k]);
+  }
+}
+
+// x [rows, n] of rows from i on and columns from c of those at hand on, into either kind of panels.
+void scatter(const Gradients& g, int64_t i, int64_t rows, int64_t c, int64_t n, const float* x) {
+  if (g.by_row)
+    for (int64_t r = 0; r < rows; r += kPanelRows) {
+      float* panel = g.by_row + (i + r) * kGradientColumns + c * kPanelRows;
+      const int64_t some = smaller(rows - r, kPanelRows);
+      for (int64_t k = 0; k < n; ++k, panel += kPanelRows)
+        for (int64_t j = 0; j < some; ++j) panel[j] = x[(r + j) * kLinearBlock + k];
+    }
+  if (g.by_column)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t k = 0; k < n; ++k) {
+        const int64_t column = c + k, lane = column % kPanelRows;
+        g.by_column[(column - lane) * kGradientRows + (i + r) * kPanelRows + lane] = x[r * kLinearBlock + k];
+      }
+}
+
+template <class T>
+void linear_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
+  alignas(64) float x[kTaskRows * kLinearBlock];
+  const Job& job = g.job;
+  const int64_t groups = (job.num_rows + kTaskRows - 1) / kTaskRows;
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t block = task / groups, i = task % groups * kTaskRows, c = block * kLinearBlock, first = g.first_column + c;
+    const int64_t n = smaller(g.num_columns - c, kLinearBlock), rows = smaller(job.num_rows - i, kTaskRows);
+    linear_block<T>(job, i, rows, first, n, x, kLinearBlock);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = x + r * kLinearBlock;
+      for (int64_t k = n; k < round_up(n, kPadColumns); ++k) row[k] = -kInfinity;
+      const float product = gradient_block(g, i + r, first, n, row, g.products);
+      if (g.products) g.products[(i + r) * g.product_blocks + block] = product;
+    }
+    scatter(g, i, rows, c, n, x);
+  }
+}
+
+// ---- products
+
+template <class T>
+void pack_panels_of(const PanelRows& p, int64_t begin, int64_t end) {
+  for (int64_t first = 0; first < p.columns; first += kPanelColumns) {
+    float* panel = p.panels + first * p.depth + begin * kPanelColumns;
+    const int64_t n = smaller(p.columns - first, kPanelColumns);
+    for (int64_t k = begin; k < end; ++k, panel += kPanelColumns) {
+      const T* from = static_cast<const T*>(p.source) + (p.rows ? p.rows[k].source : k * p.stride) + first * p.column_stride;
+      if (n == kPanelColumns && p.column_stride == 1) {
+        for (int j = 0; j < kPanelVectors; ++j) store(panel + j * kLanes, load(from + j * kLanes));
+      } else {
+        for (int64_t j = 0; j < kPanelColumns; ++j) panel[j] = j < n ? to_float(from[j * p.column_stride]) : 0.0f;
+      }
+    }
+  }
+}
+
+void multiply(const PanelProduct& p, int64_t begin, int64_t end) {
+  const int64_t groups = (p.rows + kProductRows - 1) / kProductRows;
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t row = task % groups * kProductRows, column = task / groups * kProductColumns;
+    multiply_block(p, row, smaller(p.rows, row + kProductRows), column, smaller(p.columns, column + kProductColumns));
+  }
+}
+
+void sum_columns(const Gradients& g, double* sums, int64_t begin, int64_t end) {
+  for (int64_t c = begin; c < end; ++c) {
+    const float* from = g.by_column + c / kPanelRows * kPanelRows * kGradientRows + c % kPanelRows;
+    for (int64_t i = 0; i < g.job.num_rows; ++i) sums[c] += from[i * kPanelRows];
+  }
+}
+
+template <class T>
+void sum_rows_of(const SumOfRows& s, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    T* out = static_cast<T*>(s.out) + i * s.columns;
+    int64_t c = 0;
+    for (; c + kLanes <= s.columns; c += kLanes) {
+      Vec sum = {};
+      for (int64_t k = s.offsets[i]; k < s.offsets[i + 1]; ++k) sum += load(s.from + s.order[k] * s.columns + c);
+      store(out + c, sum);
+    }
+    for (; c < s.columns; ++c) {
+      float sum = 0.0f;
+      for (int64_t k = s.offsets[i]; k < s.offsets[i + 1]; ++k) sum += s.from[s.order[k] * s.columns + c];
+      out[c] = from_float<T>(sum);
+    }
+  }
+}
+
+// sum[0, n) += scale * x[0, n), x `stride` elements apart.
+template <class T>
+void add_scaled(const T* x, int64_t stride, float scale, int64_t n, float* sum) {
+  int64_t c = 0;
+  if (stride == 1)
+    for (; c + kLanes <= n; c += kLanes) store(sum + c, fma(splat(scale), load(x + c), load(sum + c)));
+  for (; c < n; ++c) sum[c] = fma(splat(scale), splat(to_float(x[c * stride])), splat(sum[c]))[0];
+}
+
+template <class T>
+void label_rows_of(const LabelGradients& g, int64_t begin, int64_t end) {
+  const Job& job = g.rows.job;
+  for (int64_t k = begin * job.width; k < end * job.width; ++k) {
+    if (g.places[k] < 0) continue;
+    const T* weight = static_cast<const T*>(job.weight) + g.tokens[g.places[k]] * job.weight_stride;
+    add_scaled(weight, 1, g.rows.chosen[k], job.hidden_size, g.of_rows + k / job.width * job.hidden_size);
+  }
+}
+
+template <class T>
+void label_tokens_of(const LabelGradients& g, int64_t begin, int64_t end) {
+  const Job& job = g.rows.job;
+  const int64_t first = begin * kHiddenPad, n = smaller(job.hidden_size, end * kHiddenPad) - first;
+  for (int64_t k = 0; k < job.num_rows * job.width; ++k) {
+    if (g.places[k] < 0) continue;
+    const T* hidden = static_cast<const T*>(job.hidden) + job.rows[k / job.width].source + first * job.column_stride;
+    add_scaled(hidden, job.column_stride, g.rows.chosen[k], n, g.of_tokens + g.places[k] * job.hidden_size + first);
+  }
+}
+
+void logits_gradients(const Gradients& g, int64_t begin, int64_t end) {
+  by_dtype(g.job.dtype, [&](auto x) { logits_gradients_of<decltype(x)>(g, begin, end); });
+}
+
+void spread_chosen(const Gradients& g, int64_t begin, int64_t end) {
+  by_dtype(g.job.dtype, [&](auto x) { spread_chosen_of<decltype(x)>(g, begin, end); });
+}
+
+void label_rows(const LabelGradients& g, int64_t begin, int64_t end) {
+  by_dtype(g.rows.job.dtype, [&](auto x) { label_rows_of<decltype(x)>(g, begin, end); });
+}
+
+void label_tokens(const LabelGradients& g, int64_t begin, int64_t end) {
+  by_dtype(g.rows.job.dtype, [&](auto x) { label_tokens_of<decltype(x)>(g, begin, end); });
+}
+
+void linear_gradients(const Gradients& g, int64_t begin, int64_t end) {
+  by_dtype(g.job.dtype, [&](auto x) { linear_gradients_of<decltype(x)>(g, begin, end); });
+}
+
+void pack_panels(const PanelRows& p, int64_t begin, int64_t end) {
+  by_dtype(p.dtype, [&](auto x) { pack_panels_of<decltype(x)>(p, begin, end); });
+}
+
+void sum_rows(const SumOfRows& s, int64_t begin, int64_t end) {
+  by_dtype(s.dtype, [&](auto x) { sum_rows_of<decltype(x)>(s, begin, end); });
+}
+
+}  // namespace
+
+namespace rrm::RRM_ISA {
+
+extern const LogprobBackwardKernels logprobs_backward;
+const LogprobBackwardKernels logprobs_backward = {token_lines, score_lines, logits_gradients, spread_chosen, linear_gradients, pack_panels,
+                                                  multiply,    sum_columns, sum_rows,         label_rows,    label_tokens};
+
+}  // namespace rrm::RRM_ISA
