@@ -46,6 +46,14 @@ def log1p(x):
 
 
 @triton.jit
+def complement(log2_p):
+    """1 - p for p at most 1, to a few units in the last place: -(exp(u) - 1) by its series near u = log(p) = 0."""
+    u = log2_p * LOG_2
+    series = -u * (1.0 + u * (0.5 + u * (0.16666667 + u * (4.1666668e-2 + u * (8.3333338e-3 + u * (1.3888889e-3 + u * 1.9841270e-4))))))
+    return tl.where(log2_p > -0.5, series, 1.0 - tl.exp2(log2_p))
+
+
+@triton.jit
 def tanh(x):
     """To a few units in the last place, relative: x + x^3 P(x^2) near 0 (minimax, 4e-9), (1 - e) / (1 + e) with e = exp(-2|x|) elsewhere."""
     w = x * x

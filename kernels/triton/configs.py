@@ -11,6 +11,9 @@ CHUNK = 16384
 # Merging a row's blocks.
 FINISH = {"BLOCK": 256, "num_warps": 1}
 
+# A row's own ids at a time, in backward.
+NAMES = {"BLOCK": 32, "num_warps": 1}
+
 # The labels' own logits: forms and hidden elements of one program at a time.
 LABELS = {"BLOCK_K": 8, "BLOCK_H": 256, "num_warps": 4}
 

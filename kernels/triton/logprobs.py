@@ -16,7 +16,7 @@ import triton.language as tl
 
 from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, tanh
 from rrm_core._triton.configs import CHUNK, FINISH, linear_config, stream_config
-from rrm_core._triton.softmax import accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile
+from rrm_core._triton.softmax import accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile, store_statistics
 
 # ---- kernels
 
@@ -217,7 +217,7 @@ def selected_logit(selected_ptr, p_logits, row, k, i_token, vocab, width, stride
 
 @triton.jit(do_not_specialize=["num_rows", "num_sources", "vocab", "width", "num_blocks", "ignore_index", "inner"])
 def _token_results_kernel(
-    logits_ptr, selected_ptr, ids_ptr, rows_ptr, temperature_ptr, partials_ptr, logprob_ptr, entropy_ptr, logsumexp_ptr, plane,
+    logits_ptr, selected_ptr, ids_ptr, rows_ptr, temperature_ptr, partials_ptr, logprob_ptr, entropy_ptr, logsumexp_ptr, statistics_ptr, plane,
     num_rows, num_sources, vocab, width, num_blocks, ignore_index, inner, stride_outer, stride_inner, stride_column,
     FROM_LOGITS: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_TEMPERATURE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -229,6 +229,7 @@ def _token_results_kernel(
             tl.store(logprob_ptr + row * width + k, 0.0)
         tl.store(entropy_ptr + row, 0.0)
         tl.store(logsumexp_ptr + row, 0.0)
+        store_statistics(statistics_ptr, row, 0.0, 0.0)
         return
     temperature = load_temperature(temperature_ptr, row, row >= 0, HAS_TEMPERATURE)
     top, rest, moment = merge(partials_ptr + row * num_blocks, plane, num_blocks, exponent_scale(temperature), BLOCK)
@@ -243,6 +244,7 @@ def _token_results_kernel(
         tl.store(logprob_ptr + row * width + k, tl.where(i_token == ignore_index, 0.0, logprob))
     tl.store(entropy_ptr + row, entropy(top, rest, moment, temperature))
     tl.store(logsumexp_ptr + row, log_sum(top, log_rest, temperature))
+    store_statistics(statistics_ptr, row, top, log_rest)
 
 
 # ---- launchers
@@ -347,16 +349,15 @@ def _token_results(source, token_ids, ignore_index):
     ids = token_ids.reshape(source.n, -1) if source.n else token_ids.new_empty(0, 1)
     ids = ids.contiguous()
     partials, selected = statistics(source, ids, None, 1, ignore_index, True)
-    logprob = source.new(*token_ids.shape)
-    entropies, logsumexp = source.new(*source.leading), source.new(*source.leading)
+    results = (source.new(*token_ids.shape), source.new(*source.leading), source.new(*source.leading), source.new(*source.leading, 2))
     if source.n:
         _token_results_kernel[(source.n,)](
-            source.base, selected, ids, source.rows, source.temperature, partials, logprob, entropies, logsumexp, source.n * source.num_blocks,
-            source.n, source.num_sources, source.vocab, ids.shape[1], source.num_blocks, ignore_index,
+            source.base, selected, ids, source.rows, source.temperature, partials, *results, source.n * source.num_blocks, source.n,
+            source.num_sources, source.vocab, ids.shape[1], source.num_blocks, ignore_index,
             *source.layout, FROM_LOGITS=source.from_logits, HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None,
             **FINISH, enable_fp_fusion=False,
         )  # fmt: skip
-    return logprob, entropies, logsumexp
+    return results
 
 
 def token_logprobs(logits, token_ids, temperature, ignore_index):

@@ -14,7 +14,7 @@ import triton.language as tl
 from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, log1p, maximum, tanh
 from rrm_core._triton.configs import FINISH, LABELS
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, row_of_logits, source_rows, statistics
-from rrm_core._triton.softmax import is_distribution, largest, log_sum, merge, of_tile
+from rrm_core._triton.softmax import is_distribution, largest, merge, of_tile, store_statistics
 
 # ---- kernels
 
@@ -110,7 +110,7 @@ def against_the_rest(top, rest, overall, is_first, first_sum, others, log_all, r
 @triton.jit(do_not_specialize=["num_rows", "num_sources", "width", "num_sets", "num_labels", "num_forms", "num_blocks", "inner"])
 def _score_results_kernel(
     logits_ptr, selected_ptr, ids_ptr, sets_ptr, values_ptr, rows_ptr, temperature_ptr, partials_ptr,
-    logprob_ptr, conditional_ptr, mass_ptr, expected_ptr, variance_ptr, entropy_ptr, logsumexp_ptr, plane,
+    logprob_ptr, conditional_ptr, mass_ptr, expected_ptr, variance_ptr, entropy_ptr, statistics_ptr, plane,
     num_rows, num_sources, width, num_sets, num_labels, num_forms, num_blocks, inner, stride_outer, stride_inner, stride_column,
     FROM_LOGITS: tl.constexpr, FULL: tl.constexpr, HAS_SETS: tl.constexpr, HAS_VALUES: tl.constexpr, HAS_ROWS: tl.constexpr,
     HAS_TEMPERATURE: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK: tl.constexpr,
@@ -150,7 +150,7 @@ def _score_results_kernel(
     q = tl.where(conditional == -INFINITY, 0.0, exp(conditional))
     entropy = -tl.sum(tl.where(conditional == -INFINITY, 0.0, q * conditional), 0)
     tl.store(entropy_ptr + row, tl.where(exists, entropy, float("nan")))
-    tl.store(logsumexp_ptr + row, tl.where(valid, log_sum(whole, log_whole, temperature), float("nan")))
+    store_statistics(statistics_ptr, row, tl.where(valid, whole, float("nan")), log_whole)
     if HAS_VALUES:
         value = tl.load(values_ptr + i_set * num_labels + o_label, mask=m_label, other=0.0)
         mean = tl.sum(q * value, 0)
@@ -181,7 +181,7 @@ def label_logits(source, ids, sets):
 def label_blocks(form_ids):
     """Blocks that hold all labels and forms, and warps enough for their registers."""
     labels, forms = (triton.next_power_of_2(size) for size in form_ids.shape[1:])
-    return {"BLOCK_L": labels, "BLOCK_F": forms, "BLOCK": FINISH["BLOCK"], "num_warps": min(16, max(1, labels * forms // 128))}
+    return {"BLOCK_L": labels, "BLOCK_F": forms, "num_warps": min(16, max(1, labels * forms // 128))}
 
 
 def _score_results(source, form_ids, values, row_sets, full_vocab):
@@ -196,14 +196,15 @@ def _score_results(source, form_ids, values, row_sets, full_vocab):
 
     with_values = values is not None
     logprob = source.new(*source.leading, labels) if full_vocab else source.new(0)
-    results = (logprob, source.new(*source.leading, labels), rows(full_vocab), rows(with_values), rows(with_values), rows(True), rows(True))
+    conditional, found = source.new(*source.leading, labels), source.new(*source.leading, 2)
+    results = (logprob, conditional, rows(full_vocab), rows(with_values), rows(with_values), rows(True), found)
     if source.n:
         _score_results_kernel[(source.n,)](
             source.base, selected, ids, sets, None if values is None else values.contiguous(), source.rows, source.temperature, partials, *results,
             source.n * source.num_blocks, source.n, source.num_sources, labels * forms, num_sets, labels, forms,
             source.num_blocks, *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab, HAS_SETS=sets is not None, HAS_VALUES=with_values,
             HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids),
-            enable_fp_fusion=False,
+            BLOCK=FINISH["BLOCK"], enable_fp_fusion=False,
         )  # fmt: skip
     return results
 

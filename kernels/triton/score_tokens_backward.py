@@ -7,12 +7,12 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale
-from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, source_rows, statistics
-from rrm_core._triton.logprobs_backward import linear_gradients, logits_gradients, needed
+from rrm_core._triton.common import INFINITY, LOG2_E, LOWEST, complement, exp, exponent_scale, log1p
+from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, source_rows
+from rrm_core._triton.logprobs_backward import FACTS, linear_gradients, logits_gradients, needed, store_facts
 from rrm_core._triton.product import add_product
-from rrm_core._triton.score_tokens import against_the_rest, label_blocks, label_logits, label_softmax, load_forms
-from rrm_core._triton.softmax import is_distribution, merge, of_tile
+from rrm_core._triton.score_tokens import label_blocks, label_logits, label_softmax, load_forms
+from rrm_core._triton.softmax import is_distribution, of_tile
 
 # ---- kernels
 
@@ -22,16 +22,22 @@ def load_label_gradient(grad_ptr, row, num_labels, o_label, m_label):
     return tl.load(grad_ptr + row * num_labels + o_label, mask=m_label, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_sources", "width", "num_sets", "num_labels", "num_forms", "num_blocks", "inner"])
+@triton.jit
+def through_softmax(grad, logp, is_first):
+    """Gradients of log probabilities [labels] as those of what they are the softmax of. Only the first label's complement may be small."""
+    others = tl.where(is_first, tl.sum(tl.where(is_first, 0.0, grad), 0), tl.sum(grad, 0) - grad)
+    return grad * complement(logp * LOG2_E) - exp(logp) * others
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_sources", "width", "num_sets", "num_labels", "num_forms", "inner"])
 def _form_gradients_kernel(
-    d_logprob_ptr, d_conditional_ptr, d_mass_ptr, d_expected_ptr, d_variance_ptr, d_entropy_ptr, d_logsumexp_ptr,
-    logits_ptr, selected_ptr, ids_ptr, sets_ptr, values_ptr, rows_ptr, temperature_ptr, partials_ptr,
-    row_ids_ptr, grads_ptr, products_ptr, facts_ptr, plane,
-    num_rows, num_sources, width, num_sets, num_labels, num_forms, num_blocks, inner, stride_outer, stride_inner, stride_column,
+    d_logprob_ptr, d_conditional_ptr, d_mass_ptr, d_expected_ptr, d_variance_ptr, d_entropy_ptr, statistics_ptr,
+    logits_ptr, selected_ptr, ids_ptr, sets_ptr, values_ptr, rows_ptr, temperature_ptr, names_ptr, grads_ptr, facts_ptr,
+    num_rows, num_sources, width, num_sets, num_labels, num_forms, inner, stride_outer, stride_inner, stride_column,
     FROM_LOGITS: tl.constexpr, FULL: tl.constexpr, HAS_SETS: tl.constexpr, HAS_VALUES: tl.constexpr, HAS_ROWS: tl.constexpr,
-    HAS_TEMPERATURE: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
-    """One row: its ids, dL/dz of its forms beside the softmax's part, the sum of these times x, and the facts of ``logprobs_backward``."""
+    """One row: its ids, their dL/dx, and its facts for ``logprobs_backward`` (FULL) or the sum of dL/dx x."""
     row = tl.program_id(0).to(tl.int64)
     i_set, has_set = ids_of_row(sets_ptr, row, num_sets, False, HAS_SETS)
     _, has_source = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
@@ -46,13 +52,13 @@ def _form_gradients_kernel(
     missing = tl.max(i_token, 0) < 0
     m_label = (o_label < num_labels) & (missing == 0)
     top, rest, _ = of_tile(x, tl.zeros((BLOCK_L,), tl.float32) + c)
-    overall, conditional, is_first, first_sum, others, log_all = label_softmax(top, rest, temperature, c, BLOCK_L)
+    overall, conditional, is_first, _, _, log_all = label_softmax(top, rest, temperature, c, BLOCK_L)
     q = tl.where(conditional == -INFINITY, 0.0, exp(conditional))
     surprise = tl.where(conditional == -INFINITY, 0.0, conditional)
     entropy = -tl.sum(q * surprise, 0)
 
     d_conditional = load_label_gradient(d_conditional_ptr, row, num_labels, o_label, m_label)
-    d_label = d_conditional - q * tl.sum(d_conditional, 0)
+    d_label = through_softmax(d_conditional, conditional, is_first)
     d_label -= tl.load(d_entropy_ptr + row).to(tl.float32) * q * (surprise + entropy)
     if HAS_VALUES:
         value = tl.load(values_ptr + i_set * num_labels + o_label, mask=m_label, other=0.0)
@@ -60,72 +66,60 @@ def _form_gradients_kernel(
         variance = tl.sum(q * away * away, 0)
         d_expected = tl.load(d_expected_ptr + row).to(tl.float32)
         d_label += q * (d_expected * away + tl.load(d_variance_ptr + row).to(tl.float32) * (away * away - variance))
-    d_logsumexp = tl.load(d_logsumexp_ptr + row).to(tl.float32)
     if FULL:
         d_logprob = load_label_gradient(d_logprob_ptr, row, num_labels, o_label, m_label)
         d_mass = tl.load(d_mass_ptr + row).to(tl.float32)
-        d_label += d_logprob + q * d_mass
-        rest_top, rest_rest, _ = merge(partials_ptr + row * num_blocks, plane, num_blocks, c, BLOCK)
-        _, _, whole, log_whole = against_the_rest(top, rest, overall, is_first, first_sum, others, log_all, rest_top, rest_rest, temperature, c)
-        tl.store(facts_ptr + row, whole)
-        p_fact = facts_ptr + row + num_rows
-        tl.store(p_fact, tl.where(is_distribution(whole), log_whole, float("nan")))
-        p_fact += num_rows
-        tl.store(p_fact, 0.0)
-        p_fact += num_rows
-        tl.store(p_fact, d_logsumexp - tl.sum(d_logprob, 0) - d_mass)
-        p_fact += num_rows
-        tl.store(p_fact, 0.0)
-        tl.store(p_fact + num_rows, valid.to(tl.float32))
-    else:
-        d_label += d_logsumexp * q
+        whole, log_whole = tl.load(statistics_ptr + 2 * row), tl.load(statistics_ptr + 2 * row + 1)
+        log_mass = tl.div_rn(overall - whole, temperature) + log_all - log_whole
+        logprob = tl.div_rn(top - whole, tl.zeros_like(top) + temperature) + log1p(rest) - log_whole
+        d_label += through_softmax(d_logprob, logprob, is_first) + d_mass * q * complement(log_mass * LOG2_E)
+        store_facts(facts_ptr, row, whole, log_whole, temperature, -tl.sum(d_logprob, 0) - d_mass, 0.0, 0.0, valid)
     possible = (top != LOWEST) & m_label
     d_label = tl.where(is_distribution(overall), d_label, float("nan"))
     d_label = tl.where(valid & (overall != LOWEST), tl.where(possible, d_label, 0.0), 0.0)
     share = tl.exp2((x - top[None, :]) * c) / (1.0 + rest)[None, :]
     exists = (i_token >= 0) & possible[None, :]
-    grad = tl.where(valid, tl.where(exists, share * d_label[None, :], 0.0), 0.0)
+    dx = tl.where(valid & exists, share * tl.div_rn(d_label, tl.zeros_like(d_label) + temperature)[None, :], 0.0)
     p_form = row * width + o_label[None, :] * num_forms + o_form[:, None]
     m_form = (o_form < num_forms)[:, None] & (o_label < num_labels)[None, :]
-    tl.store(row_ids_ptr + p_form, tl.where(valid, i_token, -1), mask=m_form)
-    tl.store(grads_ptr + p_form, grad, mask=m_form)
-    tl.store(products_ptr + row, tl.sum(tl.sum(tl.where(grad == 0.0, 0.0, grad * x), 0), 0))
+    tl.store(names_ptr + p_form, tl.where(valid, i_token, -1), mask=m_form)
+    tl.store(grads_ptr + p_form, dx, mask=m_form)
+    if not FULL:  # these sum to 0: of x the part that all share is left out
+        tl.store(facts_ptr + row, tl.sum(tl.sum(tl.where(dx == 0.0, 0.0, dx * (x - overall)), 0), 0))
 
 
 # ---- launchers
 
 
-def form_gradients(source, grads, form_ids, values, row_sets, full_vocab):
-    """Ids [N, L * F] (-1: none), dL/dz [N, L * F], sums of dL/dz x [N, 1] and facts [6, N] (full_vocab) of every row; and x [N, L * F] if linear."""
+def form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab):
+    """Ids [N, L * F] (-1: none), their dL/dx, facts (full_vocab) or the sum of dL/dx x of every row; and x [N, L * F] if linear."""
     num_sets, labels, forms = form_ids.shape
     width, n = labels * forms, source.n
     ids = form_ids.reshape(num_sets, width).contiguous()
     sets = None if row_sets is None else row_sets.reshape(-1).contiguous()
     selected = None if source.from_logits else label_logits(source, ids, sets)
-    partials = statistics(source, ids, sets, num_sets, 0, False)[0] if full_vocab else None
-    row_ids, found, products, facts = ids.new_empty(n, width), source.new(n, width), source.new(n, 1), source.new(6, n)
+    names, found = ids.new_empty(n, width), source.new(n, width)
+    facts = source.new(n, FACTS.value) if full_vocab else source.new(n)
     if n:
         _form_gradients_kernel[(n,)](
-            *(g.contiguous() for g in grads), source.base, selected, ids, sets, None if values is None else values.contiguous(), source.rows,
-            source.temperature, partials, row_ids, found, products, facts, n * source.num_blocks,
-            n, source.num_sources, width, num_sets, labels, forms, source.num_blocks,
+            *(x.contiguous() for x in (*grads, statistics)), source.base, selected, ids, sets, None if values is None else values.contiguous(),
+            source.rows, source.temperature, names, found, facts, n, source.num_sources, width, num_sets, labels, forms,
             *source.layout, FROM_LOGITS=source.from_logits, FULL=full_vocab, HAS_SETS=sets is not None, HAS_VALUES=values is not None,
             HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids),
             enable_fp_fusion=False,
         )  # fmt: skip
-    return row_ids, found, products, facts, selected
+    return names, found, facts, selected
 
 
 def score_token_logprobs_backward(
-    grads, hidden, weight, form_ids, values, rows, row_sets, bias, temperature, softcap, full_vocab, vocab_size,
+    grads, statistics, hidden, weight, form_ids, values, rows, row_sets, bias, temperature, softcap, full_vocab, vocab_size,
     need_hidden, need_weight, need_bias, need_temperature,
 ):  # fmt: skip
     source = Rows(hidden, temperature, weight=weight, rows=rows, bias=bias, softcap=softcap, vocab=vocab_size)
-    ids, found, products, facts, x = form_gradients(source, grads, form_ids, values, row_sets, full_vocab)
+    names, dx, facts, x = form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab)
     if full_vocab:
-        return linear_gradients(source, ids, found, facts, need_hidden, need_weight, need_bias, need_temperature)
+        return linear_gradients(source, names, dx, dx, facts, need_hidden, need_weight, need_bias, need_temperature)
     live = source.exists() if row_sets is None else source.exists() & (row_sets >= 0) & (row_sets < form_ids.shape[0])
-    dx = found if temperature is None else found / source.temperature[:, None]
     dx = dx if softcap is None else (dx * (1.0 - (x / softcap) ** 2)).masked_fill(dx == 0.0, 0.0)
     columns = form_ids.flatten().clamp(min=0)
     by_set = dx.new_zeros(source.n, form_ids.shape[0], dx.shape[1])
@@ -140,24 +134,21 @@ def score_token_logprobs_backward(
         grad_weight = source.new(*weight.shape).zero_().index_put_((columns,), found, accumulate=True).to(weight.dtype)
     if need_bias:
         grad_bias = source.new(weight.shape[0]).zero_().index_put_((columns,), by_set.sum(0), accumulate=True)
-    grad_temperature = -products[:, 0] / source.temperature / source.temperature if need_temperature else None
+    grad_temperature = -facts / source.temperature if need_temperature else None
     return needed((need_hidden, grad_hidden), (need_weight, grad_weight), (need_bias, grad_bias), (need_temperature, grad_temperature))
 
 
 def score_token_logprobs_from_logits_backward(
-    grads, logits, form_ids, values, row_sets, temperature, full_vocab, need_logits, need_temperature
+    grads, statistics, logits, form_ids, values, row_sets, temperature, full_vocab, need_logits, need_temperature
 ):  # fmt: skip
     source = Rows(logits, temperature)
-    ids, found, products, facts, _ = form_gradients(source, grads, form_ids, values, row_sets, full_vocab)
+    names, dx, facts, _ = form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab)
     if full_vocab:
-        return logits_gradients(source, ids, found, facts, need_logits, need_temperature)
+        return logits_gradients(source, names, dx, dx, facts, need_logits, need_temperature)
     grad_logits = grad_temperature = None
     if need_logits:
-        dx = found if temperature is None else found / source.temperature[:, None]
-        grad_logits = (
-            source.new(source.n, source.vocab).zero_().scatter_add_(1, ids.clamp(min=0), dx)
-        )  # a row's ids are distinct but for padding's zeros
-        grad_logits = grad_logits.view(logits.shape).to(logits.dtype)
+        grad_logits = source.new(source.n, source.vocab).zero_().scatter_add_(1, names.clamp(min=0), dx)
+        grad_logits = grad_logits.view(logits.shape).to(logits.dtype)  # a row's ids are distinct but for padding's zeros
     if need_temperature:
-        grad_temperature = (-products[:, 0] / source.temperature / source.temperature).view(logits.shape[:-1])
+        grad_temperature = (-facts / source.temperature).view(logits.shape[:-1])
     return needed((need_logits, grad_logits), (need_temperature, grad_temperature))

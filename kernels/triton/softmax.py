@@ -124,5 +124,12 @@ def log_sum(top, relative, temperature):
 
 
 @triton.jit
+def store_statistics(statistics_ptr, row, top, relative):
+    """A row's two statistics for backward, the log sum being relative to the largest term; NaN or infinite where there is no distribution."""
+    tl.store(statistics_ptr + 2 * row, tl.where(top == LOWEST, -INFINITY, top))
+    tl.store(statistics_ptr + 2 * row + 1, tl.where(is_distribution(top), relative, float("nan")))
+
+
+@triton.jit
 def entropy(top, rest, moment, temperature):
     return log_total(top, rest) + tl.div_rn(tl.div_rn(moment, temperature), 1.0 + rest)

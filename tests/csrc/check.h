@@ -18,5 +18,6 @@ inline void check_close(const char* table, const char* what, double got, double 
   check(same, table, what, got, expected);
 }
 
+void test_logprob_gradients(const rrm::Table& table);
 void test_advantages(const rrm::Table& table);
 void test_tournaments(const rrm::Table& table);

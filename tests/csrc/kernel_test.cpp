@@ -1,67 +1,17 @@
 // The raw kernels of every instruction set this processor runs, on memory of exactly the promised size (a sanitizer sees a step outside), against
 // plain loops in double. Prints one closing line "N passed, N failed".
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
-#include <random>
 #include <vector>
 
 #include "check.h"
+#include "data.h"
 
 namespace {
 
 using namespace rrm;
-
-uint16_t to_bfloat16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return static_cast<uint16_t>(bits >> 16);  // truncation: the value is rounded, then used as it is
-}
-
-float from_bfloat16(uint16_t x) {
-  const uint32_t bits = uint32_t{x} << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-float from_float16(uint16_t h) {
-  const int exponent = (h >> 10) & 31, fraction = h & 1023;
-  const float sign = h & 0x8000 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction ? NAN : sign * INFINITY;
-  return sign * std::ldexp(exponent ? 1024.0f + fraction : fraction, (exponent ? exponent : 1) - 25);
-}
-
-// Values in storage of a dtype, with what they stand for.
-struct Data {
-  std::vector<uint8_t> bytes;
-  std::vector<double> values;
-
-  Data(DType dtype, const std::vector<float>& source) : bytes(source.size() * (dtype == DType::kFloat32 ? 4 : 2)), values(source.size()) {
-    for (size_t i = 0; i < source.size(); ++i) {
-      if (dtype == DType::kFloat32) {
-        std::memcpy(&bytes[i * 4], &source[i], 4);
-        values[i] = source[i];
-        continue;
-      }
-      uint16_t half = to_bfloat16(source[i]);
-      // as float16 any bits are a value; keep exponents small so that sums stay finite
-      if (dtype == DType::kFloat16 && std::isfinite(source[i])) half = (half & 0x83ff) | ((half % 3 + 14) << 10);
-      if (dtype == DType::kFloat16 && std::isinf(source[i])) half = source[i] < 0 ? 0xfc00 : 0x7c00;
-      std::memcpy(&bytes[i * 2], &half, 2);
-      values[i] = dtype == DType::kBFloat16 ? from_bfloat16(half) : from_float16(half);
-    }
-  }
-};
-
-std::vector<float> normal(size_t n, float scale, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> distribution(0.0f, scale);
-  std::vector<float> x(n);
-  for (float& v : x) v = distribution(generator);
-  return x;
-}
 
 struct Expected {
   double log_sum, entropy;
@@ -92,7 +42,7 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
   for (int64_t i = 0; i < rows; ++i) {
     ids[2 * i] = vocab - 1 - i % vocab;
     ids[2 * i + 1] = vocab;  // out of range: its prefilled NaN must stay
-    row_list.push_back({i, i * (hidden ? hidden : vocab), &ids[2 * i], temperature});
+    row_list.push_back({i, i * (hidden ? hidden : vocab), &ids[2 * i], Tempered(temperature)});
   }
   std::vector<Partial> partials(rows * job.num_blocks);
   std::vector<float> selected(rows * 2, NAN), packed(rows * ((hidden + kHiddenPad - 1) / kHiddenPad * kHiddenPad)), alone(rows * 2, NAN);
@@ -113,8 +63,8 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
     job.logits = x.bytes.data();
     kernels.logits_partials(job, 0, rows * job.num_blocks);
   }
-  std::vector<float> logprob(rows * 2), entropy(rows), log_sum(rows);
-  kernels.token_outputs(job, {-100, logprob.data(), entropy.data(), log_sum.data()}, 0, rows);
+  std::vector<float> logprob(rows * 2), entropy(rows), log_sum(rows), statistics(rows * 2);
+  kernels.token_outputs(job, {-100, logprob.data(), entropy.data(), log_sum.data(), statistics.data()}, 0, rows);
   job.selected = alone.data();
   kernels.selected(job, 0, rows);
 
@@ -138,6 +88,9 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
     check_close(table.name, "logprob of an id out of range", logprob[2 * i + 1], NAN, 0);
     check_close(table.name, "entropy", entropy[i], e.entropy, tolerance);
     check_close(table.name, "logsumexp", log_sum[i], e.log_sum, tolerance);
+    const double top = *std::max_element(z.begin(), z.end());
+    check_close(table.name, "largest logit", statistics[2 * i], top * temperature, tolerance * temperature);
+    check_close(table.name, "log sum relative to it", statistics[2 * i + 1], e.log_sum - top, tolerance);
     check(std::memcmp(&alone[2 * i], &selected[2 * i], sizeof(float)) == 0, table.name, "a selected logit alone", alone[2 * i], selected[2 * i]);
   }
 }
@@ -145,11 +98,11 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
 // Every float16 bit pattern, one per row of a vocabulary of one: logsumexp is the value itself.
 void test_float16_conversion(const Table& table) {
   std::vector<uint16_t> bits(65536);
-  std::vector<Row> rows(65536);
+  std::vector<Row> rows(65536, Row{0, 0, nullptr, Tempered(1.0f)});
   const int64_t id = 0;
   for (int i = 0; i < 65536; ++i) {
     bits[i] = static_cast<uint16_t>(i);
-    rows[i] = {i, i, &id, 1.0f};
+    rows[i] = {i, i, &id, Tempered(1.0f)};
   }
   std::vector<Partial> partials(65536);
   std::vector<float> selected(65536), out(3 * 65536);
@@ -187,9 +140,9 @@ void test_special_rows(const Table& table) {
                                    {{0, -40, -60}, std::exp(-40.0), std::exp(-40.0) * 41, -std::exp(-40.0)}};
   for (const Case& c : cases) {
     const int64_t id = 0;
-    const Row row{0, 0, &id, 1.0f};
+    const Row row{0, 0, &id, Tempered(1.0f)};
     Partial partial;
-    float selected = nan, logprob, entropy, log_sum;
+    float selected = nan, logprob, entropy, log_sum, statistics[2];
     Job job{};
     job.dtype = DType::kFloat32;
     job.logits = c.z.data();
@@ -199,7 +152,7 @@ void test_special_rows(const Table& table) {
     job.partials = &partial;
     job.selected = &selected;
     table.logprobs->logits_partials(job, 0, 1);
-    table.logprobs->token_outputs(job, {-100, &logprob, &entropy, &log_sum}, 0, 1);
+    table.logprobs->token_outputs(job, {-100, &logprob, &entropy, &log_sum, statistics}, 0, 1);
     check_close(table.name, "logsumexp of a special row", log_sum, c.log_sum, std::fabs(c.log_sum) * 1e-6);
     check_close(table.name, "entropy of a special row", entropy, c.entropy, std::fabs(c.entropy) * 1e-6);
     check_close(table.name, "logprob of a special row", logprob, c.logprob, std::fabs(c.logprob) * 1e-6);
@@ -217,10 +170,12 @@ int main() {
       for (int64_t vocab : {1, 2, 7, 63, 64, 65, 1023, 1025, 3000}) test_tokens(tables[t], dtype, 0, vocab, 3, 0.0f, vocab % 2 ? 0.7f : 1.0f);
       for (int64_t hidden : {1, 3, 16, 31, 32, 33, 100})
         for (int64_t vocab : {1, 5, 64, 67})
-          for (int64_t rows : {1, 2, 3, 5, 37}) test_tokens(tables[t], dtype, hidden, vocab, rows, hidden % 2 ? 5.0f : 0.0f, vocab % 2 ? 1.0f : 1.3f);
+          for (int64_t rows : {1, 2, 3, 5, 37, 97})
+            test_tokens(tables[t], dtype, hidden, vocab, rows, hidden % 2 ? 5.0f : 0.0f, vocab % 2 ? 1.0f : 1.3f);
     }
     test_special_rows(tables[t]);
     test_float16_conversion(tables[t]);
+    test_logprob_gradients(tables[t]);
     test_advantages(tables[t]);
     test_tournaments(tables[t]);
     std::printf("%s: %d checks\n", tables[t].name, passed - before);
