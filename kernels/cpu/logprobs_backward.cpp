@@ -124,8 +124,8 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
 float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float* x, bool product) {
   const Row& row = g.job.rows[i];
   const Line& line = g.lines[i];
-  constexpr int64_t kMost = kLogitsBlock > kLinearBlock ? kLogitsBlock : kLinearBlock;
-  alignas(64) float dx[kMost];
+  static_assert(kLinearBlock <= kLogitsBlock);
+  alignas(64) float dx[kLogitsBlock];
   for (int64_t c = 0; c < n; c += kPadColumns) {
     Vec distance[kSums], weight[kSums];
     for (int j = 0; j < kSums; ++j) distance[j] = load(x + c + j * kLanes) - line.max;

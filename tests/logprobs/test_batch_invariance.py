@@ -1,8 +1,9 @@
 """The native bodies' promise: a row's bits don't depend on the batch, the order of rows, the passes over them, or the number of threads.
 
 Sizes lie on both sides of every constant in kernels/cpu that divides work:
-lanes (4, 8, 16), kTileRows (2, 4), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32),
-kHiddenPad (32), kTaskRows (32), kLinearBlock (64), kPassRows (128), kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14).
+lanes (4, 8, 16), kTileRows (3, 6), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32), kHiddenPad (32), kTaskRows (96), kLinearBlock (256),
+kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12), kPanelColumns (8, 16, 32), kChain (256),
+kGradientColumns (1536), kGradientRows (768), kProductRows (192), kProductColumns (256).
 """
 
 import re
@@ -18,8 +19,8 @@ from rrm_core.testing import random_head, random_ids, random_logits, same_bits
 pytestmark = pytest.mark.native
 
 SETS = [ScoreTokens({"A": [0, 40], "B": [1]}, values=[1.0, 0.0]), ScoreTokens({"1": [2], "2": [3], "3": [5]}, values=[1, 2, 3])]
-ROWS = 140
-BATCHES = [1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 140]
+ROWS = 200
+BATCHES = [1, 2, 3, 4, 5, 6, 7, 95, 96, 97, 200]
 
 
 # Triton: rows per program (16, 32, 64), columns per block of a product (64, 128) and of stored logits (2048 in 16384)
@@ -68,7 +69,7 @@ def subsets(n):
         yield torch.randint(0, n, (size,), generator=generator)
 
 
-@pytest.mark.parametrize("vocab", [41, 63, 64, 65, 67, 300])
+@pytest.mark.parametrize("vocab", [41, 255, 256, 257, 300])
 @pytest.mark.parametrize("hidden_size", [15, 16, 17, 31, 32, 33])
 def test_linear_ops_at_every_tile_boundary(vocab, hidden_size, dtype):
     hidden, weight = random_head(ROWS, hidden_size, vocab, dtype=dtype)
@@ -110,6 +111,60 @@ def test_logits_rows_on_both_sides_of_a_pass(blocks):
     whole = token(logits, ids)
     edge = torch.arange(pass_rows - 2, pass_rows + 3)
     assert_rows_agree(lambda r: token(logits[r], ids[r]), whole, edge)
+
+
+def linear_gradients(hidden, weight, ids, heat, bias=None, **options):
+    """Of everything the linear op has a gradient for."""
+    leaves = [x.detach().requires_grad_() for x in (hidden, weight, heat, *([] if bias is None else [bias]))]
+    options |= {} if bias is None else {"bias": leaves[3]}
+    fields = linear_token_logprobs(leaves[0], leaves[1], ids, temperature=leaves[2], softcap=20.0, impl="native", **options)
+    return torch.autograd.grad([f.sum() for f in fields], leaves)
+
+
+@pytest.mark.parametrize(("hidden_size", "vocab"), [(40, 1600), (290, 530)])
+def test_gradients_of_a_row_at_every_boundary(hidden_size, vocab, dtype):
+    hidden, weight = random_head(800, hidden_size, vocab, dtype=dtype)
+    ids, heat = random_ids((800,), vocab), torch.rand(800) + 0.5
+    whole = linear_gradients(hidden, weight, ids, heat)
+    generator = torch.Generator().manual_seed(0)
+    for size in (1, 5, 6, 7, 12, 13, 96, 97, 192, 193, 767, 768, 769):
+        r = torch.randperm(800, generator=generator)[:size]
+        of_hidden, _, of_heat = linear_gradients(hidden[r], weight, ids[r], heat[r])
+        assert same_bits(of_hidden, whole[0][r]), size
+        assert same_bits(of_heat, whole[2][r]), size
+
+
+def test_gradients_of_logits_on_both_sides_of_a_block(dtype):
+    logits, ids = random_logits(5, 2049, dtype=dtype), random_ids((5, 2), 2049)
+
+    def gradient(r):
+        leaf = logits[r].requires_grad_()
+        return torch.autograd.grad([f.sum() for f in token(leaf, ids[r], temperature=0.7)], leaf)[0]
+
+    whole = gradient(torch.arange(5))
+    for r in ([4], [2, 0], [1, 1, 3]):
+        assert same_bits(gradient(torch.tensor(r)), whole[r])
+
+
+def test_linear_rows_on_both_sides_of_a_pass():
+    hidden, weight = random_head(388, 5, 151936)
+    ids = random_ids((388,), 151936)
+    whole = linear_token_logprobs(hidden, weight, ids, impl="native")
+    assert_rows_agree(lambda r: linear_token_logprobs(hidden[r], weight, ids[r], impl="native"), whole, torch.arange(382, 388))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 100, 800])
+def test_thread_count_changes_no_bit_of_a_gradient(rows, threads, dtype):
+    hidden, weight = random_head(rows, 48, 1700, dtype=dtype)
+    ids, heat, bias = random_ids((rows,), 1700), torch.rand(rows) + 0.5, torch.randn(1700)
+    scores = [x.clone().requires_grad_() for x in (hidden, weight)]
+    runs = []
+    for n in (1, 2, 3, 5):
+        threads(n)
+        labels = score_token_logprobs(*scores, SETS[0], full_vocab=False, impl="native").conditional
+        runs.append([*linear_gradients(hidden, weight, ids, heat, bias), *torch.autograd.grad(labels.sum(), scores)])
+    for other in runs[1:]:
+        assert all(same_bits(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 140])
@@ -158,12 +213,21 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kSums": "4",
         "kPadColumns": "kSums * kLanes",
         "kHiddenPad": "32",
-        "kTaskRows": "32",
-        "kLinearBlock": "64",
-        "kPassRows": "128",
+        "kTaskRows": "96",
+        "kLinearBlock": "256",
         "kLogitsBlock": "1024",
         "kPassPartials": "int64_t{1} << 18",
         "kThreadCost": "int64_t{1} << 14",
+        "kWidened": "1 << 15",
+        "kPanelRows": "kVectorBytes == 64 ? 12 : 6",
+        "kPanelVectors": "2",
+        "kPanelColumns": "kPanelVectors * kLanes",
+        "kPanelPad": "12",
+        "kChain": "256",
+        "kGradientColumns": "1536",
+        "kGradientRows": "768",
+        "kProductRows": "192",
+        "kProductColumns": "256",
         "kPadId": "-1",
         "kMaxTables": "4",
     }
