@@ -20,25 +20,29 @@ def require_tensor(name: str, value: object, dtypes: Sequence[torch.dtype], like
     """A strided tensor of one of the dtypes, on the device of ``like``."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
-    require(value.dtype in dtypes, name, " or ".join(str(d).removeprefix("torch.") for d in dtypes), value.dtype, TypeError)
-    require(value.layout == torch.strided, name, "a strided tensor", value.layout, TypeError)
-    if like is not None:
-        require(value.device == like.device, name, f"a tensor on {like.device}", value.device)
+    if value.dtype not in dtypes:
+        raise TypeError(f"{name}: expected {' or '.join(str(d).removeprefix('torch.') for d in dtypes)}, got {value.dtype}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a strided tensor, got {value.layout}")
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{name}: expected a tensor on {like.device}, got {value.device}")
+
+
+def _fits(got: Sequence[int], shape: Sequence[int | str]) -> bool:
+    if shape and shape[0] == "...":
+        shape = shape[1:]
+        got = got[max(0, len(got) - len(shape)) :]
+    return len(got) == len(shape) and all(isinstance(want, str) or want == size for want, size in zip(shape, got, strict=True))
 
 
 def require_shape(name: str, value: torch.Tensor, *shapes: Sequence[int | str]) -> None:
     """One of the shapes; a str names a size that may be anything, "..." any leading sizes."""
-
-    def fits(shape: Sequence[int | str]) -> bool:
-        got = list(value.shape)
-        if shape and shape[0] == "...":
-            shape = shape[1:]
-            got = got[len(got) - len(shape) :] if len(got) >= len(shape) else [-1] * (len(shape) + 1)
-        return len(got) == len(shape) and all(isinstance(want, str) or want == size for want, size in zip(shape, got, strict=True))
-
-    if not any(fits(shape) for shape in shapes):
-        expected = " or ".join("[" + ", ".join(map(str, shape)) + "]" for shape in shapes)
-        raise ValueError(f"{name}: expected shape {expected}, got {list(value.shape)}")
+    got = value.shape
+    for shape in shapes:
+        if _fits(got, shape):
+            return
+    expected = " or ".join("[" + ", ".join(map(str, shape)) + "]" for shape in shapes)
+    raise ValueError(f"{name}: expected shape {expected}, got {list(got)}")
 
 
 def is_ordinary(value: torch.Tensor) -> bool:

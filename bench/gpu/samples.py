@@ -57,17 +57,17 @@ def logprob_samples(name: str, dtype: torch.dtype) -> list[Sample]:
     def forms() -> tuple[Tensor, Tensor]:
         return ids(1, labels, 1), floats(1, labels)
 
-    def token_grads() -> tuple[Tensor, Tensor, Tensor]:
-        return floats(n), floats(n), floats(n)
+    def token_grads() -> tuple[Tensor, ...]:
+        return floats(n), floats(n), floats(n), floats(n), floats(n, 2)  # the last two being the entropy and the statistics
 
-    def score_grads() -> list[Tensor]:
-        return [floats(n, labels), floats(n, labels), *(floats(n) for _ in range(5))]
+    def score_grads() -> tuple[list[Tensor], Tensor]:
+        return [floats(n, labels), floats(n, labels), *(floats(n) for _ in range(4))], floats(n, 2)
 
     def logits() -> Tensor:
         return floats(n, V, dtype=dtype)
 
     stream, product = frozenset({"_logits_statistics_kernel"}), frozenset({"_linear_statistics_kernel"})
-    gradient, linear_gradient = stream | {"_logits_gradient_kernel"}, product | {"_linear_gradient_kernel"}
+    gradient, linear_gradient = frozenset({"_logits_gradient_kernel"}), frozenset({"_linear_gradient_kernel"})
     tail = (None, None, None, None)  # rows, bias, temperature, softcap
     forward = [
         Sample("token_logprobs", name, lambda: (logits(), ids(n), None, -100), stream),
@@ -89,12 +89,12 @@ def logprob_samples(name: str, dtype: torch.dtype) -> list[Sample]:
         Sample(
             "score_token_logprobs_backward",
             f"{name}, bias, temperature, softcap",
-            lambda: (score_grads(), *head(SMALL), *forms(), ids(n), None, floats(SMALL), floats(n), 30.0, True, SMALL, True, True, True, True),
+            lambda: (*score_grads(), *head(SMALL), *forms(), ids(n), None, floats(SMALL), floats(n), 30.0, True, SMALL, True, True, True, True),
             linear_gradient,
         ),
         Sample("score_token_logprobs_from_logits", name, lambda: (logits(), *forms(), None, None, True), stream),
         Sample(
-            "score_token_logprobs_from_logits_backward", name, lambda: (score_grads(), logits(), *forms(), None, None, True, True, False), gradient
+            "score_token_logprobs_from_logits_backward", name, lambda: (*score_grads(), logits(), *forms(), None, None, True, True, False), gradient
         ),
     ]
 

@@ -41,6 +41,8 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 def _temperature(value: float | Tensor, leading: Sequence[int], like: Tensor) -> Tensor | None:
     """A temperature per row, None for 1."""
     if not isinstance(value, Tensor):
+        if value.__class__ is float and value == 1.0:
+            return None
         number = require_float32("temperature", value)
         return None if number == 1.0 else torch.full(tuple(leading), number, dtype=_compute_dtype(like), device=like.device)
     require_tensor("temperature", value, FLOATS, like)
@@ -81,9 +83,18 @@ def _vocab_size(value: int | None, weight: Tensor) -> int:
 def _check_ids(token_ids: Tensor, leading: Sequence[int], vocab_size: int, ignore_index: int, like: Tensor) -> None:
     require_tensor("token_ids", token_ids, (torch.int64,), like)
     require_shape("token_ids", token_ids, leading, (*leading, "K"))
-    require(token_ids.dim() == len(leading) or token_ids.shape[-1] > 0, "token_ids", "at least one id per row", list(token_ids.shape))
-    require(isinstance(ignore_index, int) and not isinstance(ignore_index, bool), "ignore_index", "an integer", repr(ignore_index), TypeError)
+    if token_ids.dim() > len(leading) and token_ids.shape[-1] == 0:
+        raise ValueError(f"token_ids: expected at least one id per row, got {list(token_ids.shape)}")
+    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+        raise TypeError(f"ignore_index: expected an integer, got {ignore_index!r}")
     require_in_range("token_ids", token_ids, vocab_size, also=ignore_index)
+
+
+def _check_logits(logits: Tensor) -> None:
+    require_tensor("logits", logits, FLOATS)
+    require_shape("logits", logits, ("...", "V"))
+    if logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected a vocabulary of at least one token, got {list(logits.shape)}")
 
 
 def token_logprobs(
@@ -116,9 +127,7 @@ def token_logprobs(
         TypeError, ValueError: a dtype, shape, device or id doesn't fit.
         NativeKernelError: impl="native" without a native body.
     """
-    require_tensor("logits", logits, FLOATS)
-    require_shape("logits", logits, ("...", "V"))
-    require(logits.shape[-1] > 0, "logits", "a vocabulary of at least one token", list(logits.shape))
+    _check_logits(logits)
     leading = logits.shape[:-1]
     _check_ids(token_ids, leading, logits.shape[-1], ignore_index, logits)
     body = schema.token_logprobs.body(impl, logits)
@@ -275,9 +284,7 @@ def score_token_logprobs_from_logits(
 
     Returns, numerics, errors: as ``score_token_logprobs`` with [...] in the place of [N].
     """
-    require_tensor("logits", logits, FLOATS)
-    require_shape("logits", logits, ("...", "V"))
-    require(logits.shape[-1] > 0, "logits", "a vocabulary of at least one token", list(logits.shape))
+    _check_logits(logits)
     leading = logits.shape[:-1]
     form_ids, values = _check_sets(score_tokens, row_sets, leading, logits.shape[-1], logits)
     heat = _temperature(temperature, leading, logits)

@@ -72,9 +72,7 @@ def ids_per_row(token_ids: Tensor, leading: int) -> Tensor:
     return token_ids if token_ids.dim() > leading else token_ids.unsqueeze(-1)
 
 
-def token_results(
-    logits: Tensor, token_ids: Tensor, temperature: Tensor | None, ignore_index: int, invalid: Tensor | None = None
-) -> TokenResults:
+def token_results(logits: Tensor, token_ids: Tensor, temperature: Tensor | None, ignore_index: int, invalid: Tensor | None = None) -> TokenResults:
     """logits [..., V] scaled, token_ids [...] or [..., K], invalid [...]: rows without a source."""
     ids = ids_per_row(token_ids, logits.dim() - 1)
     skipped = ids == ignore_index

@@ -1,7 +1,8 @@
 """Gradients of the log-probability ops, written out: the backward ops' plain-PyTorch body, and an oracle independent of autograd.
 
-Each backward recomputes logits and statistics (those of the forward are for kernels), forms dL/dz on the scaled logits z, and carries it back through temperature, softcap and the product.
-A gradient that is not needed is not computed; results hold the needed ones only, in the order of the ``need_*`` arguments.
+Each backward recomputes logits and statistics (those of the forward are for kernels), forms dL/dz on the scaled logits z, and carries it back through
+temperature, softcap and the product. A gradient that is not needed is not computed; results hold the needed ones only, in the order of the ``need_*``
+arguments.
 """
 
 from __future__ import annotations

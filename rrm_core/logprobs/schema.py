@@ -32,8 +32,8 @@ def _fake_scores(source: Tensor, labels: int, values: Tensor | None, full_vocab:
         return _float32(source, *leading) if asked else _float32(source, 0)
 
     logprob = _float32(source, *leading, labels) if full_vocab else _float32(source, 0)
-    with_values = values is not None
-    return logprob, _float32(source, *leading, labels), rows(full_vocab), rows(with_values), rows(with_values), rows(True), _float32(source, *leading, 2)
+    with_values, statistics = values is not None, _float32(source, *leading, 2)
+    return logprob, _float32(source, *leading, labels), rows(full_vocab), rows(with_values), rows(with_values), rows(True), statistics
 
 
 def _needed(*gradients: tuple[bool, Tensor | None]) -> list[Tensor]:
@@ -123,9 +123,9 @@ linear_token_logprobs = define_op(
 # ---- score_token_logprobs
 
 score_token_logprobs_backward = define_op(
-    "score_token_logprobs_backward(Tensor[] grads, Tensor statistics, Tensor hidden, Tensor weight, Tensor form_ids, Tensor? values, Tensor? rows, Tensor? row_sets,"
-    " Tensor? bias, Tensor? temperature, float? softcap, bool full_vocab, SymInt vocab_size, bool need_hidden, bool need_weight, bool need_bias,"
-    " bool need_temperature) -> Tensor[]",
+    "score_token_logprobs_backward(Tensor[] grads, Tensor statistics, Tensor hidden, Tensor weight, Tensor form_ids, Tensor? values, Tensor? rows,"
+    " Tensor? row_sets, Tensor? bias, Tensor? temperature, float? softcap, bool full_vocab, SymInt vocab_size, bool need_hidden, bool need_weight,"
+    " bool need_bias, bool need_temperature) -> Tensor[]",
     reference_backward.score_token_logprobs_backward,
     lambda grads, statistics, hidden, weight, forms, values, rows, row_sets, bias, temperature, softcap, full, vocab, *need: _needed(
         *zip(need, (hidden, weight, bias, temperature), strict=True)

@@ -2,8 +2,8 @@
 
 Sizes lie on both sides of every constant in kernels/cpu that divides work:
 lanes (4, 8, 16), kTileRows (3, 6), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32), kHiddenPad (32), kTaskRows (96), kLinearBlock (256),
-kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12), kPanelColumns (8, 16, 32), kChain (256),
-kGradientColumns (1536), kGradientRows (768), kProductRows (192), kProductColumns (256).
+kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12), kPanelColumns (8, 16, 32),
+kChain (256), kGradientColumns (1536), kGradientRows (768), kProductRows (192), kProductColumns (256).
 """
 
 import re
