@@ -111,7 +111,7 @@ def measure(ready: Prepared, threads: int, scale: Scale) -> Measurement:
     floors = {floor.name: floor for floor in case.floors if device.type in floor.device_types}
     runs = {OURS: case.ours, **case.others, **{name: floor.run for name, floor in floors.items()}}
     with timing.on_threads(threads):
-        taken, amounts = timing.interleaved(runs, ready.rotation, device, BUDGET[scale], *ROUNDS[scale])
+        taken, amounts = timing.interleaved(runs, ready.rotation, device, BUDGET[scale], *ROUNDS[scale], case.rounds)
         measured.extra_memory = timing.extra_memory(case.ours, ready.inputs, device)
     measured.samples = {name: taken[name] for name in (OURS, *case.others)}
     for name, floor in floors.items():

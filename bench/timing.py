@@ -62,11 +62,12 @@ def _no_collection() -> Iterator[None]:
 
 
 def interleaved(
-    runs: Mapping[str, Run], rotation: Rotation, device: torch.device, budget: float, least: int, most: int
+    runs: Mapping[str, Run], rotation: Rotation, device: torch.device, budget: float, least: int, most: int, exactly: int | None = None
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds of every run, round by round, and what each returned if that was a number (a floor's amount).
 
-    One round warms up and shows how many fit into ``budget`` seconds; at least ``least`` and at most ``most`` are counted.
+    One round warms up and shows how many fit into ``budget`` seconds; at least ``least`` and at most ``most`` are counted. ``exactly`` so many
+    and no other, where that is said.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     amounts: dict[str, list[float]] = {name: [] for name in runs}
@@ -80,6 +81,10 @@ def interleaved(
             del result
 
     with _no_collection():
+        if exactly is not None:
+            for _ in range(exactly):
+                one_round()
+            return taken, amounts
         one_round()  # compiles, builds caches: not counted
         started = time.perf_counter()
         one_round()
