@@ -115,7 +115,7 @@ void token_outputs(const Job& job, const TokenOutputs& out, int64_t begin, int64
       out.logprob[row.output * job.width + k] = row.ids[k] == out.ignore_index ? 0.0f : float(away - log_total);
     }
     out.entropy[row.output] = float(log_total + s.moment / temperature / (1.0 + s.rest));
-    out.logsumexp[row.output] = float(log_sum(s, temperature));
+    out.logsumexp[row.output] = float(log_sum(s, 0.0, temperature));
     out.statistics[2 * row.output] = float(s.max);
     out.statistics[2 * row.output + 1] = float(log_total);
   }
@@ -133,12 +133,14 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     const auto missing = [&](int64_t l) { return row.ids[l * forms] == kPadId; };
     float top = -kInfinity;
     for (int64_t k = 0; k < job.width; ++k) top = x[k] > top ? x[k] : top;
-    for (int64_t l = 0; l < labels; ++l) weights[l] = log_sum_exp(x + l * forms, forms, temperature);
+    Statistics others{-kInfinity, -1.0, 0.0};
+    if (out.full_vocab) others = merge(job.partials + i * job.num_blocks, job.num_blocks, temperature);
+    top = others.max > top ? float(others.max) : top;
+    const double from = origin(top);
+    for (int64_t l = 0; l < labels; ++l) weights[l] = log_sum_exp(x + l * forms, forms, from, temperature);
     double log_total;
     if (out.full_vocab) {
-      const Statistics others = merge(job.partials + i * job.num_blocks, job.num_blocks, temperature);
-      weights[labels] = log_sum(others, temperature);
-      top = others.max > top ? float(others.max) : top;
+      weights[labels] = log_sum(others, from, temperature);
       log_total = log_normalise(weights, normalised, labels + 1);
       if (!__builtin_isfinite(log_total)) weights[0] = NAN;  // no distribution: the whole row says so
       for (int64_t l = 0; l < labels; ++l) out.logprob[n * labels + l] = missing(l) ? -kInfinity : float(normalised[l]);
@@ -150,7 +152,7 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
       log_total = log_normalise(weights, weights, labels);
     }
     out.statistics[2 * n] = top;
-    out.statistics[2 * n + 1] = float(log_total - top / temperature);
+    out.statistics[2 * n + 1] = __builtin_isfinite(top) ? float(log_total) : NAN;
     double entropy = 0.0, expected = 0.0, variance = 0.0;
     for (int64_t l = 0; l < labels; ++l) {
       out.conditional[n * labels + l] = missing(l) ? -kInfinity : float(weights[l]);

@@ -74,10 +74,7 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
     const float* of_conditional = grads.conditional + n * labels;
     const double of_mass = grads.full_vocab ? grads.log_mass[n] : 0.0;
     double* log_weights = grads.scratch + i * 2 * labels;
-    for (int64_t l = 0; l < labels; ++l) {
-      const double log_weight = log_sum_exp(x + l * forms, forms, temperature);
-      log_weights[l] = log_weight == -kInfinity ? log_weight : log_weight - max / temperature;  // the largest may be -inf, too
-    }
+    for (int64_t l = 0; l < labels; ++l) log_weights[l] = log_sum_exp(x + l * forms, forms, origin(max), temperature);
     const double log_mass = log_normalise(log_weights, log_weights + labels, labels) - log_total;
     const Labels found(log_weights, log_weights + labels, values, labels);
     const auto missing = [&](int64_t l) { return row.ids[l * forms] == kPadId; };
@@ -119,35 +116,40 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
 
 // ---- a block of columns
 
-// x[0, n) of row i, columns from `first` on, becomes dL/dx, with room up to a multiple of kPadColumns. Returns the sum of dL/dx (x - max) where
-// `product` says so.
-float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float* x, bool product) {
-  const Row& row = g.job.rows[i];
-  const Line& line = g.lines[i];
-  static_assert(kLinearBlock <= kLogitsBlock);
-  alignas(64) float dx[kLogitsBlock];
+// dx[0, n) = the row's line at x[0, n), up to a multiple of kPadColumns. dx may be x. Bounded: see `weigh`.
+template <bool kBounded>
+void draw_line(const Line& line, const Tempered& tempered, int64_t n, const float* x, float* dx) {
   for (int64_t c = 0; c < n; c += kPadColumns) {
     Vec distance[kSums], weight[kSums];
     for (int j = 0; j < kSums; ++j) distance[j] = load(x + c + j * kLanes) - line.max;
-    weigh<true>(distance, row.tempered, weight);
+    weigh<kBounded>(distance, tempered, weight);
     for (int j = 0; j < kSums; ++j) store(dx + c + j * kLanes, weight[j] * fma(splat(line.b), distance[j], splat(line.a)));
   }
+}
+
+// x[0, n) of row i, columns from `first` on, becomes dL/dx, with room up to a multiple of kPadColumns; min: the smallest of them. Returns the sum of
+// dL/dx (x - max) where `product` says so.
+float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float min, float* x, bool product) {
+  const Row& row = g.job.rows[i];
+  const Line& line = g.lines[i];
+  const bool in_place = !product && g.job.softcap == 0.0f;
+  static_assert(kLinearBlock <= kLogitsBlock);
+  alignas(64) float room[kLogitsBlock];
+  float* dx = in_place ? x : room;
+  (min - line.max > row.tempered.least ? draw_line<false> : draw_line<true>)(line, row.tempered, n, x, dx);
   for (int64_t k = 0; k < g.job.width; ++k) {
     const int64_t column = row.ids[k] - first;
     if (row.ids[k] >= 0 && column >= 0 && column < n) dx[column] = g.chosen[i * g.job.width + k];
   }
+  if (in_place) return 0.0f;
   Vec products[kSums] = {};
   for (int64_t c = 0; c < n; c += kPadColumns)
     for (int j = 0; j < kSums; ++j) {
       float* at = x + c + j * kLanes;
       const Vec v = load(at), d = load(dx + c + j * kLanes);
-      if (product) products[j] = fma(v == -kInfinity ? Vec{} : d, v == -kInfinity ? Vec{} : v - line.max, products[j]);
-      if (g.job.softcap != 0.0f) {
-        const Vec share = v / g.job.softcap;
-        store(at, d * (1.0f - share * share));
-      } else {
-        store(at, d);
-      }
+      products[j] = fma(v == -kInfinity ? Vec{} : d, v == -kInfinity ? Vec{} : v - line.max, products[j]);
+      const Vec share = g.job.softcap != 0.0f ? v / g.job.softcap : Vec{};
+      store(at, d * (1.0f - share * share));
     }
   return total(products);
 }
@@ -159,8 +161,9 @@ void logits_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
   for (int64_t task = begin; task < end; ++task) {
     const int64_t i = task / job.num_blocks, block = task % job.num_blocks, first = block * kLogitsBlock;
     const int64_t n = smaller(job.vocab - first, kLogitsBlock);
-    load_block(static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride, job.column_stride, n, x);
-    const float product = gradient_block(g, i, first, n, x, g.products);
+    const T* from = static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride;
+    const Range range = load_block(from, job.column_stride, n, x);
+    const float product = gradient_block(g, i, first, n, range.min, x, g.products);
     if (g.products) g.products[task] = product;
     if (!g.logits) continue;
     T* out = static_cast<T*>(g.logits) + job.rows[i].output * job.vocab + first;
@@ -210,7 +213,7 @@ void linear_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
     for (int64_t r = 0; r < rows; ++r) {
       float* row = x + r * kLinearBlock;
       for (int64_t k = n; k < round_up(n, kPadColumns); ++k) row[k] = -kInfinity;
-      const float product = gradient_block(g, i + r, first, n, row, g.products);
+      const float product = gradient_block(g, i + r, first, n, -kInfinity, row, g.products);
       if (g.products) g.products[(i + r) * g.product_blocks + block] = product;
     }
     scatter(g, i, rows, c, n, x);

@@ -147,8 +147,9 @@ inline Statistics merge(const Partial* partials, int64_t n, double temperature) 
   return all;
 }
 
-inline double log_sum(const Statistics& s, double temperature) {
-  return s.is_distribution() ? s.max / temperature + log1p(s.rest) : s.max + s.rest;  // infinite, or NaN
+// log sum exp((x - from) / T).
+inline double log_sum(const Statistics& s, double from, double temperature) {
+  return s.is_distribution() ? (s.max - from) / temperature + log1p(s.rest) : s.max + s.rest;  // infinite, or NaN
 }
 
 // The same of a few log-weights: out[i] = log_weights[i] - logsumexp(log_weights), which is returned. `out` may be `log_weights`.
@@ -167,8 +168,13 @@ inline double log_normalise(const double* log_weights, double* out, int64_t n) {
   return infinite ? max : max + log_total;
 }
 
-// log sum exp(x / T), to full precision where one term dominates.
-inline double log_sum_exp(const float* x, int64_t n, double temperature) {
+// What log-weights are relative to, so that a complement of the largest keeps its digits: the largest x, where it is a number.
+inline double origin(double top) {
+  return __builtin_isfinite(top) ? top : 0.0;
+}
+
+// log sum exp((x - from) / T), to full precision where one term dominates.
+inline double log_sum_exp(const float* x, int64_t n, double from, double temperature) {
   int64_t top = 0;
   for (int64_t i = 0; i < n; ++i) {
     if (x[i] != x[i]) return NAN;
@@ -179,7 +185,7 @@ inline double log_sum_exp(const float* x, int64_t n, double temperature) {
   double rest = 0.0;
   for (int64_t i = 0; i < n; ++i)
     if (i != top) rest += exp((x[i] - max) / temperature);
-  return max / temperature + log1p(rest);
+  return (max - from) / temperature + log1p(rest);
 }
 
 }  // namespace

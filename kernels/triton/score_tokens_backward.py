@@ -23,10 +23,9 @@ def load_label_gradient(grad_ptr, row, num_labels, o_label, m_label):
 
 
 @triton.jit
-def through_softmax(grad, logp, is_first):
-    """Gradients of log probabilities [labels] as those of what they are the softmax of. Only the first label's complement may be small."""
-    others = tl.where(is_first, tl.sum(tl.where(is_first, 0.0, grad), 0), tl.sum(grad, 0) - grad)
-    return grad * complement(logp * LOG2_E) - exp(logp) * others
+def through_softmax(grad, logp):
+    """Gradients of log probabilities [labels] as those of what they are the softmax of."""
+    return grad * complement(logp * LOG2_E) - exp(logp) * (tl.sum(grad, 0) - grad)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_sources", "width", "num_sets", "num_labels", "num_forms", "inner"])
@@ -52,13 +51,13 @@ def _form_gradients_kernel(
     missing = tl.max(i_token, 0) < 0
     m_label = (o_label < num_labels) & (missing == 0)
     top, rest, _ = of_tile(x, tl.zeros((BLOCK_L,), tl.float32) + c)
-    overall, conditional, is_first, _, _, log_all = label_softmax(top, rest, temperature, c, BLOCK_L)
+    overall, conditional, _, _, _, log_all = label_softmax(top, rest, temperature, c, BLOCK_L)
     q = tl.where(conditional == -INFINITY, 0.0, exp(conditional))
     surprise = tl.where(conditional == -INFINITY, 0.0, conditional)
     entropy = -tl.sum(q * surprise, 0)
 
     d_conditional = load_label_gradient(d_conditional_ptr, row, num_labels, o_label, m_label)
-    d_label = through_softmax(d_conditional, conditional, is_first)
+    d_label = through_softmax(d_conditional, conditional)
     d_label -= tl.load(d_entropy_ptr + row).to(tl.float32) * q * (surprise + entropy)
     if HAS_VALUES:
         value = tl.load(values_ptr + i_set * num_labels + o_label, mask=m_label, other=0.0)
@@ -72,7 +71,7 @@ def _form_gradients_kernel(
         whole, log_whole = tl.load(statistics_ptr + 2 * row), tl.load(statistics_ptr + 2 * row + 1)
         log_mass = tl.div_rn(overall - whole, temperature) + log_all - log_whole
         logprob = tl.div_rn(top - whole, tl.zeros_like(top) + temperature) + log1p(rest) - log_whole
-        d_label += through_softmax(d_logprob, logprob, is_first) + d_mass * q * complement(log_mass * LOG2_E)
+        d_label += through_softmax(d_logprob, logprob) + d_mass * q * complement(log_mass * LOG2_E)
         store_facts(facts_ptr, row, whole, log_whole, temperature, -tl.sum(d_logprob, 0) - d_mass, 0.0, 0.0, valid)
     possible = (top != LOWEST) & m_label
     d_label = tl.where(is_distribution(overall), d_label, float("nan"))

@@ -203,7 +203,7 @@ def test_gradients_within_contract(case):
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("gap", [15.0, 25.0])
+@pytest.mark.parametrize("gap", [15.0, 25.0, 60.0])
 def test_the_gradient_of_a_probability_near_one_keeps_its_digits(gap):
     logits = torch.zeros(1, 2000)
     logits[0, 1234] = gap
@@ -238,8 +238,8 @@ def test_a_temperatures_gradient_is_as_exact_far_from_zero(labels_only):
         return torch.autograd.grad(sum(r.sum() for r in results), heat)[0]
 
     eager = [gradient(*order, HEAT[:4], "reference") for order in ([inputs] if labels_only else summation_orders(inputs))]
-    exact = gradient(*in_float64(inputs), HEAT[:4].double(), "reference")
-    assert_within_contract(gradient(inputs[0] + 500.0, inputs[1], HEAT[:4], "native"), eager, exact)
+    native, exact = gradient(inputs[0] + 500.0, inputs[1], HEAT[:4], "native"), gradient(*in_float64(inputs), HEAT[:4].double(), "reference")
+    assert_within_contract(native, eager, exact)
 
 
 @pytest.mark.native
@@ -261,8 +261,7 @@ def test_a_tiny_temperature_and_logits_summed_in_two_orders():
     hidden.requires_grad_()
     everything = ScoreTokens({"A": [0, 1, 2, 3], "B": [4, 5, 6, 7]})
     score_token_logprobs(hidden, weight, everything, temperature=heat, impl="native").logprob.sum().backward()
-    assert bool(hidden.grad.isfinite().all())
-    assert bool(heat.grad.isfinite())
+    assert bool(hidden.grad.isfinite().all() & heat.grad.isfinite())
 
 
 @pytest.mark.native
