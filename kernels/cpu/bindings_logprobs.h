@@ -5,8 +5,9 @@
 
 namespace {
 
-// Partials one pass over the rows may keep, and work (in vector operations) worth a thread of its own.
+// Partials and packed elements that one pass over the rows may keep, and work (in vector operations) worth a thread of its own.
 constexpr int64_t kPassPartials = int64_t{1} << 18;
+constexpr int64_t kPassPacked = int64_t{1} << 21;
 constexpr int64_t kThreadCost = int64_t{1} << 14;
 
 inline rrm::DType dtype_of(const Tensor& t) {
@@ -36,7 +37,8 @@ struct Source {
 
   // A multiple of `unit`.
   void set_pass_rows(int64_t unit) {
-    pass_rows = std::max(unit, kPassPartials / job.num_blocks / unit * unit);
+    const int64_t most = std::min(kPassPartials / job.num_blocks, kPassPacked / std::max<int64_t>(1, job.hidden_size));
+    pass_rows = std::max(unit, most / unit * unit);
   }
 
   // The i-th row, if base has it.

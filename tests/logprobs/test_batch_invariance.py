@@ -2,8 +2,8 @@
 
 Sizes lie on both sides of every constant in kernels/cpu that divides work:
 lanes (4, 8, 16), kTileRows (3, 6), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32), kHiddenPad (32), kTaskRows (96), kLinearBlock (256),
-kLogitsBlock (1024), kPassPartials (2^18), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12), kPanelColumns (8, 16, 32),
-kChain (256), kGradientColumns (1536), kGradientRows (768), kProductRows (192), kProductColumns (256).
+kLogitsBlock (1024), kPassPartials (2^18), kPassPacked (2^21), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12),
+kPanelColumns (8, 16, 32), kChain (256), kGradientColumns (1536), kGradientRows (768), kProductRows (192), kProductColumns (256).
 """
 
 import re
@@ -146,11 +146,12 @@ def test_gradients_of_logits_on_both_sides_of_a_block(dtype):
         assert same_bits(gradient(torch.tensor(r)), whole[r])
 
 
-def test_linear_rows_on_both_sides_of_a_pass():
-    hidden, weight = random_head(388, 5, 151936)
-    ids = random_ids((388,), 151936)
+@pytest.mark.parametrize(("hidden_size", "vocab", "edge"), [(5, 151936, 384), (11000, 40, 96)])
+def test_linear_rows_on_both_sides_of_a_pass(hidden_size, vocab, edge):
+    hidden, weight = random_head(edge + 4, hidden_size, vocab)
+    ids = random_ids((edge + 4,), vocab)
     whole = linear_token_logprobs(hidden, weight, ids, impl="native")
-    assert_rows_agree(lambda r: linear_token_logprobs(hidden[r], weight, ids[r], impl="native"), whole, torch.arange(382, 388))
+    assert_rows_agree(lambda r: linear_token_logprobs(hidden[r], weight, ids[r], impl="native"), whole, torch.arange(edge - 2, edge + 4))
 
 
 @pytest.mark.parametrize("rows", [1, 5, 100, 800])
@@ -217,6 +218,7 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kLinearBlock": "256",
         "kLogitsBlock": "1024",
         "kPassPartials": "int64_t{1} << 18",
+        "kPassPacked": "int64_t{1} << 21",
         "kThreadCost": "int64_t{1} << 14",
         "kWidened": "1 << 15",
         "kPanelRows": "kVectorBytes == 64 ? 12 : 6",
