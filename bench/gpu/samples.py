@@ -58,7 +58,7 @@ def logprob_samples(name: str, dtype: torch.dtype) -> list[Sample]:
         return ids(1, labels, 1), floats(1, labels)
 
     def token_grads() -> tuple[Tensor, ...]:
-        return floats(n), floats(n), floats(n), floats(n), floats(n, 2)  # the last two being the entropy and the statistics
+        return floats(n), floats(n), floats(n), floats(n), floats(n, 3)  # the last two being the entropy and the statistics
 
     def score_grads() -> tuple[list[Tensor], Tensor]:
         return [floats(n, labels), floats(n, labels), *(floats(n) for _ in range(4))], floats(n, 2)

@@ -9,7 +9,7 @@ TokenResults token_results(Source s, const Tensor& token_ids, int64_t ignore_ind
   const Sizes shape(token_ids.sizes().begin(), token_ids.sizes().end());
   s.job.width = shape.size() > s.leading.size() ? shape.back() : 1;
   const Int64Array ids(token_ids, s.n * s.job.width);
-  const Result logprob(s.base, shape), entropy(s.base, s.leading), logsumexp(s.base, s.leading), statistics(s.base, with(s.leading, 2));
+  const Result logprob(s.base, shape), entropy(s.base, s.leading), logsumexp(s.base, s.leading), statistics(s.base, with(s.leading, 3));
   const rrm::TokenOutputs outputs{ignore_index, logprob.data, entropy.data, logsumexp.data, statistics.data};
   std::vector<rrm::Row> rows;
   rows.reserve(s.n);
@@ -17,12 +17,13 @@ TokenResults token_results(Source s, const Tensor& token_ids, int64_t ignore_ind
     const int64_t* row_ids = ids.data + i * s.job.width;
     if (std::all_of(row_ids, row_ids + s.job.width, [&](int64_t id) { return id == ignore_index; })) {
       std::fill_n(logprob.data + i * s.job.width, s.job.width, 0.0f);
-      entropy.data[i] = logsumexp.data[i] = statistics.data[2 * i] = statistics.data[2 * i + 1] = 0.0f;
+      entropy.data[i] = logsumexp.data[i] = 0.0f;
+      std::fill_n(statistics.data + 3 * i, 3, 0.0f);
     } else if (const auto row = s.row(i, row_ids)) {
       rows.push_back(*row);
     }
   }
-  for_each_pass(s.job, rows, s.pass_rows, true,
+  for_each_pass(s.job, rows, s.pass_rows(), true,
                 [&](const rrm::Job& job, size_t) { run(rrm::table().logprobs->token_outputs, job.num_rows, 8 * job.num_blocks, job, outputs); });
   return {logprob.tensor, entropy.tensor, logsumexp.tensor, statistics.tensor};
 }
@@ -39,7 +40,7 @@ ScoreResults score_results(Source s, const Tensor& form_ids, const OptionalTenso
   const Sizes none{0}, per_label = with(s.leading, labels);
   const Result logprob(s.base, full_vocab ? per_label : none), conditional(s.base, per_label), log_mass(s.base, full_vocab ? s.leading : none),
       expected(s.base, values ? s.leading : none), variance(s.base, values ? s.leading : none), entropy(s.base, s.leading),
-      statistics(s.base, with(s.leading, 2));
+      statistics(s.base, with(s.leading, 3));
   std::vector<rrm::Row> rows;
   std::vector<const float*> row_values;
   rows.reserve(s.n);
@@ -51,10 +52,10 @@ ScoreResults score_results(Source s, const Tensor& form_ids, const OptionalTenso
       if (values) row_values.push_back(label_values.data + set * labels);
     }
   }
-  std::vector<double> scratch(std::min<int64_t>(s.pass_rows, rows.size()) * 2 * (labels + 1));
+  std::vector<double> scratch(std::min<int64_t>(s.pass_rows(), rows.size()) * 2 * (labels + 1));
   rrm::ScoreOutputs outputs{labels,           forms,         scratch.data(), full_vocab,    nullptr,      logprob.data,
                             conditional.data, log_mass.data, expected.data,  variance.data, entropy.data, statistics.data};
-  for_each_pass(s.job, rows, s.pass_rows, full_vocab, [&](const rrm::Job& job, size_t first) {
+  for_each_pass(s.job, rows, s.pass_rows(), full_vocab, [&](const rrm::Job& job, size_t first) {
     outputs.values = values ? row_values.data() + first : nullptr;
     run(rrm::table().logprobs->score_outputs, job.num_rows, 8 * (full_vocab ? job.num_blocks : 1) + 8 * job.width, job, outputs);
   });

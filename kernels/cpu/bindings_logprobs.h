@@ -23,10 +23,10 @@ inline rrm::DType dtype_of(const Tensor& t) {
 // Where the logits of n rows come from, with what keeps it alive.
 struct Source {
   rrm::Job job{};
-  Tensor base, weight;  // base: logits or hidden
-  Sizes leading{};      // of the results
-  int64_t n = 0, pass_rows = 0;
-  Int64Array rows{};  // [n] rows of base, or all of them in order
+  Tensor base, weight;      // base: logits or hidden
+  Sizes leading{};          // of the results
+  int64_t n = 0, unit = 1;  // rows of a pass are a multiple of it
+  Int64Array rows{};        // [n] rows of base, or all of them in order
   FloatArray bias{}, temperature{};
   Sizes row_sizes{}, row_strides{};  // of base, without its last dimension
 
@@ -35,10 +35,10 @@ struct Source {
     row_strides.assign(base.strides().begin(), base.strides().end() - 1);
   }
 
-  // A multiple of `unit`.
-  void set_pass_rows(int64_t unit) {
-    const int64_t most = std::min(kPassPartials / job.num_blocks, kPassPacked / std::max<int64_t>(1, job.hidden_size));
-    pass_rows = std::max(unit, most / unit * unit);
+  // Rows of a pass, once the job's width is known.
+  int64_t pass_rows() const {
+    const int64_t most = std::min(kPassPartials / job.num_blocks, kPassPacked / std::max(job.width, job.hidden_size));
+    return std::max(unit, most / unit * unit);
   }
 
   // The i-th row, if base has it.
@@ -49,7 +49,8 @@ struct Source {
       offset += from % row_sizes[d] * row_strides[d];
       from /= row_sizes[d];
     }
-    return rrm::Row{i, offset, ids, rrm::Tempered(temperature.data ? temperature.data[i] : 1.0f)};
+    const float t = temperature.data ? temperature.data[i] : 1.0f;
+    return rrm::Row{i, offset, ids, rrm::Tempered(t > 0.0f ? t : kNaN)};
   }
 };
 
@@ -65,7 +66,6 @@ inline Source from_logits(const Tensor& logits, const OptionalTensor& temperatur
   s.job.column_stride = logits.stride(logits.dim() - 1);
   s.job.vocab = logits.size(logits.dim() - 1);
   s.job.num_blocks = ceil_div(s.job.vocab, rrm::kLogitsBlock);
-  s.set_pass_rows(1);
   return s;
 }
 
@@ -92,7 +92,7 @@ inline Source from_hidden(const Tensor& hidden, const Tensor& weight, const Opti
   s.job.softcap = static_cast<float>(softcap.value_or(0.0));
   s.job.vocab = vocab_size;
   s.job.num_blocks = ceil_div(vocab_size, rrm::kLinearBlock);
-  s.set_pass_rows(rrm::kTaskRows);
+  s.unit = rrm::kTaskRows;
   return s;
 }
 

@@ -1,4 +1,6 @@
 // The gradients of the log-probability ops under the CPU key, with the schemas of rrm_core/logprobs/schema.py.
+#include <cmath>
+
 #include "bindings_logprobs.h"
 
 namespace {
@@ -26,7 +28,7 @@ struct LiveRows {
     lines.resize(rows.size());
     chosen.resize(rows.size() * s.job.width);
     sum_at_ids.resize(rows.size());
-    for_each_pass(s.job, rows, s.pass_rows, false, [&](const rrm::Job& job, size_t first) { fill(gradients(job, first), first); });
+    for_each_pass(s.job, rows, s.pass_rows(), false, [&](const rrm::Job& job, size_t first) { fill(gradients(job, first), first); });
   }
 
   // Of the rows from `first` on, which are the job's.
@@ -48,14 +50,15 @@ struct LiveRows {
   // dL/dT from sum dL/dx (x - max): dL/dz sums to `sum`, whatever the maximum.
   void add_temperature(float* out, size_t i, double product) const {
     const double t = rows[i].tempered.temperature;
-    out[rows[i].output] = static_cast<float>(-product / t - double{lines[i].max} * lines[i].sum / (t * t));
+    const double max = std::isfinite(lines[i].max) ? lines[i].max : 0.0;  // else there is no distribution, or no gradient
+    out[rows[i].output] = static_cast<float>(-product / t - max * lines[i].sum / (t * t));
   }
 };
 
 // ---- rows and lines of either family
 
 struct TokenRows : LiveRows {
-  std::vector<int64_t> ids;  // [n, width], -1: no gradient of its own
+  std::vector<int64_t> ids, order;  // [n, width], -1: no gradient of its own; [rows, width] places of a row's ids, ascending
 
   TokenRows(Source& s, const Tensor& token_ids, int64_t ignore_index, const Tensor& grad_logprob, const Tensor& grad_entropy,
             const Tensor& grad_logsumexp, const Tensor& entropy, const Tensor& statistics) {
@@ -63,7 +66,7 @@ struct TokenRows : LiveRows {
     const int64_t width = s.job.width;
     const Int64Array given(token_ids, s.n * width);
     const FloatArray of_logprob(grad_logprob, s.n * width), of_entropy(grad_entropy, s.n), of_logsumexp(grad_logsumexp, s.n), found(entropy, s.n),
-        stats(statistics, 2 * s.n);
+        stats(statistics, 3 * s.n);
     ids.resize(s.n * width);
     rows.reserve(s.n);
     for (int64_t i = 0; i < s.n; ++i) {
@@ -76,8 +79,18 @@ struct TokenRows : LiveRows {
       const auto row = s.row(i, ids.data() + i * width);
       if (live && row) rows.push_back(*row);
     }
-    const rrm::TokenGradients grads{of_logprob.data, of_entropy.data, of_logsumexp.data, found.data, stats.data};
-    find_lines(s, [&](const rrm::Gradients& g, size_t) { run(kernels().token_lines, g.job.num_rows, width * width * 4 + 16, g, grads); });
+    order.resize(rows.size() * width);
+    torch::stable::parallel_for(0, rows.size(), std::max<int64_t>(1, kThreadCost / width), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        int64_t* places = order.data() + i * width;
+        std::iota(places, places + width, int64_t{0});
+        std::sort(places, places + width, [&](int64_t a, int64_t b) { return std::pair(rows[i].ids[a], a) < std::pair(rows[i].ids[b], b); });
+      }
+    });
+    find_lines(s, [&](const rrm::Gradients& g, size_t first) {
+      const rrm::TokenGradients grads{of_logprob.data, of_entropy.data, of_logsumexp.data, found.data, order.data() + first * width, stats.data};
+      run(kernels().token_lines, g.job.num_rows, width * 16 + 16, g, grads);
+    });
   }
 };
 
@@ -93,7 +106,7 @@ struct ScoreRows : LiveRows {
     const int64_t labels = form_ids.size(1), forms = form_ids.size(2);
     ids = Int64Array(form_ids, sets * labels * forms);
     set_of = Int64Array(row_sets, s.n);
-    const FloatArray label_values(values, sets * labels), stats(statistics, 2 * s.n);
+    const FloatArray label_values(values, sets * labels), stats(statistics, 3 * s.n);
     s.job.width = labels * forms;
     s.job.separate_selected = true;
     const auto of = [&](int i, bool asked, int64_t size) { return asked ? FloatArray(grads[i], s.n * size) : FloatArray(); };
@@ -109,7 +122,7 @@ struct ScoreRows : LiveRows {
         if (values) row_values.push_back(label_values.data + set * labels);
       }
     }
-    std::vector<double> scratch(std::min<int64_t>(s.pass_rows, rows.size()) * 2 * labels);
+    std::vector<double> scratch(std::min<int64_t>(s.pass_rows(), rows.size()) * 3 * labels);
     rrm::ScoreGradients of_results{labels,           forms,         scratch.data(), full_vocab,    nullptr,      logprob.data,
                                    conditional.data, log_mass.data, expected.data,  variance.data, entropy.data, stats.data};
     find_lines(s, [&](const rrm::Gradients& g, size_t first) {
@@ -140,10 +153,10 @@ Tensors logits_gradients(const Source& s, LiveRows& live, bool full_vocab, bool 
     });
   }
   if (full_vocab) {
-    std::vector<float> products(need_temperature ? std::min<size_t>(s.pass_rows, live.rows.size()) * s.job.num_blocks : 0);
-    for (size_t first = 0; first < live.rows.size(); first += s.pass_rows) {
+    std::vector<float> products(need_temperature ? std::min<size_t>(s.pass_rows(), live.rows.size()) * s.job.num_blocks : 0);
+    for (size_t first = 0; first < live.rows.size(); first += s.pass_rows()) {
       rrm::Gradients g = live.gradients(s.job, first);
-      live.set_rows(g.job, first, s.pass_rows);
+      live.set_rows(g.job, first, s.pass_rows());
       g.products = need_temperature ? products.data() : nullptr;
       g.logits = out;
       run(kernels().logits_gradients, g.job.num_rows * s.job.num_blocks, std::min(s.job.vocab, rrm::kLogitsBlock), g);
@@ -164,6 +177,13 @@ Tensors logits_gradients(const Source& s, LiveRows& live, bool full_vocab, bool 
 }
 
 // ---- from hidden states
+
+// out [rows, columns] of a dtype = from.
+void cast_rows(const float* from, int64_t rows, int64_t columns, rrm::DType dtype, void* out) {
+  std::vector<int64_t> each(rows + 1);
+  std::iota(each.begin(), each.end(), int64_t{0});
+  run(kernels().sum_rows, rows, columns / 8, rrm::SumOfRows{dtype, out, columns, from, each.data(), each.data()});
+}
 
 struct Needs {
   bool hidden, weight, bias, temperature;
@@ -224,6 +244,7 @@ struct HeadGradients {
 
 // Every column of the vocabulary, kGradientColumns and kGradientRows at a time.
 void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
+  if (live.rows.empty()) return;
   const rrm::LogprobKernels& forward = *rrm::table().logprobs;
   const int64_t n = live.rows.size(), h = out.h, vocab = s.job.vocab;
   const int64_t padded = ceil_div(h, rrm::kHiddenPad) * rrm::kHiddenPad, most = std::min(n, rrm::kGradientRows);
@@ -276,10 +297,7 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
       if (out.need.bias) run(kernels().sum_columns, size, rows, g, sums.data());
     }
     if (out.need.weight && !wide) {
-      std::vector<int64_t> identity(size + 1);
-      std::iota(identity.begin(), identity.end(), int64_t{0});
-      const rrm::SumOfRows copy{s.job.dtype, out.weight_data(column), h, of_weight.data(), identity.data(), identity.data()};
-      run(kernels().sum_rows, size, h / 8, copy);
+      cast_rows(of_weight.data(), size, h, s.job.dtype, out.weight_data(column));
     }
     if (out.need.bias) std::copy_n(sums.begin(), size, out.bias_data() + column);
   }
@@ -292,26 +310,25 @@ void add_labels(const Source& s, ScoreRows& live, HeadGradients& out) {
   std::vector<int64_t> tokens(live.ids.data, live.ids.data + live.sets * width);
   std::sort(tokens.begin(), tokens.end());
   tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  tokens.erase(std::lower_bound(tokens.begin(), tokens.end(), s.job.vocab), tokens.end());
   tokens.erase(tokens.begin(), std::lower_bound(tokens.begin(), tokens.end(), int64_t{0}));
   std::vector<int64_t> places(n * width, -1);
   std::vector<double> of_bias(tokens.size());
   for (int64_t i = 0; i < n; ++i)
     for (int64_t k = i * width; k < (i + 1) * width; ++k) {
       const int64_t id = live.rows[i].ids[k - i * width];
-      if (id < 0) continue;
+      if (id < 0 || id >= s.job.vocab) continue;
       places[k] = std::lower_bound(tokens.begin(), tokens.end(), id) - tokens.begin();
       of_bias[places[k]] += live.chosen[k];
     }
-  std::vector<float> of_tokens(out.need.weight ? tokens.size() * h : 0);
+  std::vector<double> of_tokens(out.need.weight ? tokens.size() * h : 0);
   rrm::LabelGradients g{live.gradients(s.job, 0), tokens.data(), places.data(), out.of_rows.data(), of_tokens.data()};
   live.set_rows(g.rows.job, 0, n);
   if (out.need.hidden) run(kernels().label_rows, n, width * h / 8, g);
   if (out.need.weight) {
     run(kernels().label_tokens, ceil_div(h, rrm::kHiddenPad), n * width * 4, g);
-    for (size_t t = 0; t < tokens.size(); ++t) {
-      const int64_t whole[] = {0, 1};
-      kernels().sum_rows({s.job.dtype, out.weight_data(tokens[t]), h, of_tokens.data() + t * h, whole, whole}, 0, 1);
-    }
+    const std::vector<float> rounded(of_tokens.begin(), of_tokens.end());
+    for (size_t t = 0; t < tokens.size(); ++t) cast_rows(rounded.data() + t * h, 1, h, s.job.dtype, out.weight_data(tokens[t]));
   }
   for (size_t t = 0; out.need.bias && t < tokens.size(); ++t) out.bias_data()[tokens[t]] = static_cast<float>(of_bias[t]);
   for (int64_t i = 0; out.need.temperature && i < n; ++i) live.add_temperature(out.temperature_data(), i, live.sum_at_ids[i]);

@@ -12,8 +12,8 @@ void finish_block(const Job& job, int64_t i, int64_t block, float* x, int64_t fi
   const int64_t padded = round_up(n, kPadColumns);
   bool masked = false;
   for (int64_t k = 0; k < job.width; ++k) {
+    if (row.ids[k] < first || row.ids[k] >= first + n) continue;
     const int64_t column = row.ids[k] - first;
-    if (column < 0 || column >= n) continue;
     job.selected[i * job.width + k] = x[column];
     if (job.separate_selected) x[column] = -kInfinity;
     masked = job.separate_selected;
@@ -104,6 +104,12 @@ void selected_of(const Job& job, int64_t begin, int64_t end) {
   }
 }
 
+void store_statistics(float* out, double top, double log_total) {
+  out[0] = static_cast<float>(top);
+  out[1] = __builtin_isfinite(top) ? static_cast<float>(log_total) : NAN;
+  out[2] = static_cast<float>(log_total - out[1]);
+}
+
 void token_outputs(const Job& job, const TokenOutputs& out, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const Row& row = job.rows[i];
@@ -116,8 +122,7 @@ void token_outputs(const Job& job, const TokenOutputs& out, int64_t begin, int64
     }
     out.entropy[row.output] = float(log_total + s.moment / temperature / (1.0 + s.rest));
     out.logsumexp[row.output] = float(log_sum(s, 0.0, temperature));
-    out.statistics[2 * row.output] = float(s.max);
-    out.statistics[2 * row.output + 1] = float(log_total);
+    store_statistics(out.statistics + 3 * row.output, s.max, log_total);
   }
 }
 
@@ -151,18 +156,18 @@ void score_outputs(const Job& job, const ScoreOutputs& out, int64_t begin, int64
     } else {
       log_total = log_normalise(weights, weights, labels);
     }
-    out.statistics[2 * n] = top;
-    out.statistics[2 * n + 1] = __builtin_isfinite(top) ? float(log_total) : NAN;
-    double entropy = 0.0, expected = 0.0, variance = 0.0;
+    store_statistics(out.statistics + 3 * n, top, log_total);
+    double *q = normalised, entropy = 0.0, expected = 0.0, variance = 0.0;
     for (int64_t l = 0; l < labels; ++l) {
+      q[l] = exp(weights[l]);
       out.conditional[n * labels + l] = missing(l) ? -kInfinity : float(weights[l]);
-      if (weights[l] != -kInfinity) entropy -= exp(weights[l]) * weights[l];
+      if (weights[l] != -kInfinity) entropy -= q[l] * weights[l];
     }
     out.entropy[n] = float(entropy);
     if (!out.values) continue;
     const float* values = out.values[i];
-    for (int64_t l = 0; l < labels; ++l) expected += exp(weights[l]) * values[l];
-    for (int64_t l = 0; l < labels; ++l) variance += exp(weights[l]) * (values[l] - expected) * (values[l] - expected);
+    for (int64_t l = 0; l < labels; ++l) expected += q[l] * values[l];
+    for (int64_t l = 0; l < labels; ++l) variance += q[l] * (values[l] - expected) * (values[l] - expected);
     out.expected[n] = float(expected);
     out.variance[n] = float(variance);
   }

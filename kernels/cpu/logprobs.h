@@ -77,7 +77,7 @@ struct TokenOutputs {
   float* logprob;     // [N, width]
   float* entropy;     // [N]
   float* logsumexp;   // [N]
-  float* statistics;  // [N, 2] largest x, log sum exp(x / T) relative to it
+  float* statistics;  // [N, 3] largest x, log sum exp(x / T) relative to it, what its rounding lost
 };
 
 struct ScoreOutputs {
@@ -91,7 +91,7 @@ struct ScoreOutputs {
   float* expected;             // [N], with values only
   float* variance;             // [N], with values only
   float* entropy;              // [N]
-  float* statistics;           // [N, 2] as above, over the vocabulary; over the labels without full_vocab
+  float* statistics;           // [N, 3] as above, over the vocabulary; over the labels without full_vocab
 };
 
 struct LogprobKernels {

@@ -9,108 +9,112 @@ namespace {
 
 // ---- lines
 
+// What the forward found of a row: the largest logit, and the log-sum-exp relative to it.
+struct Found {
+  double max, log_total;
+
+  explicit Found(const float* statistics) : max(statistics[0]), log_total(double{statistics[1]} + statistics[2]) {}
+};
+
 void token_lines(const Gradients& g, const TokenGradients& grads, int64_t begin, int64_t end) {
   const int64_t width = g.job.width;
   for (int64_t i = begin; i < end; ++i) {
     const Row& row = g.job.rows[i];
-    const int64_t n = row.output;
-    const double temperature = row.tempered.temperature, max = grads.statistics[2 * n], log_total = grads.statistics[2 * n + 1];
+    const int64_t n = row.output, *order = grads.order + i * width;
+    const Found found(grads.statistics + 3 * n);
+    const double temperature = row.tempered.temperature, log_total = found.log_total;
     const double of_entropy = grads.entropy[n], of_sum = grads.logsumexp[n], entropy = grads.forward_entropy[n];
     const float* of_logprob = grads.logprob + n * width;
     double total = 0.0, unreached = 0.0;
     for (int64_t k = 0; k < width; ++k)
-      if (row.ids[k] >= 0) total += of_logprob[k];
-    const double scale = exp(-log_total) / temperature;
-    for (int64_t k = 0; k < width; ++k) {
-      if (row.ids[k] < 0) continue;
-      double own = 0.0, others = 0.0;
-      for (int64_t j = 0; j < width; ++j)
-        if (row.ids[j] >= 0) (row.ids[j] == row.ids[k] ? own : others) += of_logprob[j];
-      const double x = g.job.selected[i * width + k], logprob = (x - max) / temperature - log_total, p = exp(logprob);
+      if (row.ids[order[k]] >= 0) total += of_logprob[order[k]];
+    for (int64_t k = 0, next; k < width; k = next) {  // runs of the same id
+      const int64_t id = row.ids[order[k]];
+      double own = 0.0;
+      for (next = k; next < width && row.ids[order[next]] == id; ++next) own += of_logprob[order[next]];
+      if (id < 0) continue;
+      const double x = g.job.selected[i * width + order[k]], logprob = (x - found.max) / temperature - log_total, p = exp(logprob);
       double dz = own;
-      if (p != 0.0) dz = -own * expm1(logprob) - p * others + p * (of_sum - of_entropy * (logprob + entropy));  // 1 - p with all its digits
-      if (x == -kInfinity) unreached += of_logprob[k];
-      g.chosen[i * width + k] = static_cast<float>(dz / temperature);
+      if (p != 0.0)  // 1 - p with all its digits
+        dz = -own * expm1(logprob) - p * (total - own) + p * (of_sum - of_entropy * (logprob + entropy));
+      if (x == -kInfinity) unreached += own;
+      for (int64_t j = k; j < next; ++j) g.chosen[i * width + order[j]] = static_cast<float>(dz / temperature);
     }
-    const double a = scale * (of_sum - total - of_entropy * (entropy - log_total)), b = -scale * of_entropy / temperature;
-    g.lines[i] = {static_cast<float>(max), static_cast<float>(a), static_cast<float>(b), static_cast<float>(of_sum - unreached)};
+    const double scale = exp(-log_total) / temperature, b = -scale * of_entropy / temperature;
+    const double a = scale * (of_sum - total - of_entropy * (entropy - log_total));
+    g.lines[i] = {static_cast<float>(found.max), static_cast<float>(a), static_cast<float>(b), static_cast<float>(of_sum - unreached)};
   }
 }
 
-// What a row's results over labels say of them: log-weights relative to the largest logit, their softmax, and its moments.
+// What a row's results over labels say of them: log-weights relative to the largest logit, their softmax q, its logarithm and moments.
 struct Labels {
-  const double *log_weights, *conditional;
-  double entropy = 0.0, expected = 0.0, variance = 0.0;
+  double *log_weights, *conditional, *q;
+  double log_sum, entropy = 0.0, expected = 0.0, variance = 0.0;
 
-  Labels(const double* w, const double* c, const float* values, int64_t n) : log_weights(w), conditional(c) {
+  Labels(double* scratch, const float* x, const Found& found, double temperature, const float* values, int64_t n, int64_t forms)
+      : log_weights(scratch), conditional(scratch + n), q(scratch + 2 * n) {
+    for (int64_t l = 0; l < n; ++l) log_weights[l] = log_sum_exp(x + l * forms, forms, origin(found.max), temperature);
+    log_sum = log_normalise(log_weights, conditional, n);
     for (int64_t l = 0; l < n; ++l) {
-      if (c[l] != -kInfinity) entropy -= q(l) * c[l];
-      if (values) expected += q(l) * values[l];
+      q[l] = exp(conditional[l]);
+      if (conditional[l] != -kInfinity) entropy -= q[l] * conditional[l];
+      if (values) expected += q[l] * values[l];
     }
     if (values)
-      for (int64_t l = 0; l < n; ++l) variance += q(l) * (values[l] - expected) * (values[l] - expected);
-  }
-  double q(int64_t l) const {
-    return exp(conditional[l]);
+      for (int64_t l = 0; l < n; ++l) variance += q[l] * (values[l] - expected) * (values[l] - expected);
   }
   bool possible(int64_t l) const {  // or NaN
     return log_weights[l] != -kInfinity;
   }
 };
 
-// log p, which rounding may have put above 0.
-inline double at_most_0(double log_p) {
-  return log_p > 0.0 ? 0.0 : log_p;
-}
-
 void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin, int64_t end) {
   const int64_t labels = grads.num_labels, forms = grads.forms_per_label;
+  const bool full = grads.full_vocab;
   for (int64_t i = begin; i < end; ++i) {
     const Row& row = g.job.rows[i];
     const int64_t n = row.output;
-    const double temperature = row.tempered.temperature, max = grads.statistics[2 * n], log_total = grads.statistics[2 * n + 1];
+    const Found found(grads.statistics + 3 * n);
+    const double temperature = row.tempered.temperature, log_total = found.log_total;
     const float *x = g.job.selected + i * g.job.width, *values = grads.values ? grads.values[i] : nullptr;
-    const float* of_logprob = grads.full_vocab ? grads.logprob + n * labels : nullptr;
-    const float* of_conditional = grads.conditional + n * labels;
-    const double of_mass = grads.full_vocab ? grads.log_mass[n] : 0.0;
-    double* log_weights = grads.scratch + i * 2 * labels;
-    for (int64_t l = 0; l < labels; ++l) log_weights[l] = log_sum_exp(x + l * forms, forms, origin(max), temperature);
-    const double log_mass = log_normalise(log_weights, log_weights + labels, labels) - log_total;
-    const Labels found(log_weights, log_weights + labels, values, labels);
-    const auto missing = [&](int64_t l) { return row.ids[l * forms] == kPadId; };
-    double through = 0.0, total = 0.0, unreached = of_mass;
+    const float *of_logprob = full ? grads.logprob + n * labels : nullptr, *of_conditional = grads.conditional + n * labels;
+    const double of_mass = full ? grads.log_mass[n] : 0.0;
+    const Labels label(grads.scratch + i * 3 * labels, x, found, temperature, values, labels, forms);
+    double through = 0.0, total = 0.0, of_impossible = 0.0, of_impossible_conditionals = 0.0;
+    bool some_possible = false;
     for (int64_t l = 0; l < labels; ++l) {
-      if (missing(l)) continue;
+      if (row.ids[l * forms] == kPadId) continue;  // a label of another set
       through += of_conditional[l];
-      if (grads.full_vocab) total += of_logprob[l];
-      if (found.possible(l)) unreached = 0.0;
+      if (full) total += of_logprob[l];
+      some_possible |= label.possible(l);
+      if (!label.possible(l)) of_impossible += full ? of_logprob[l] : 0.0;
+      if (!label.possible(l)) of_impossible_conditionals += of_conditional[l];
     }
+    const double unreached = of_impossible + (some_possible ? of_impossible_conditionals : of_mass);
     double product = 0.0;
     for (int64_t l = 0; l < labels; ++l) {
-      const double q = found.q(l), away = values ? values[l] - found.expected : 0.0;
+      const double q = label.q[l], away = values ? values[l] - label.expected : 0.0;
       double d = 0.0;
-      if (found.possible(l)) {
-        d = of_conditional[l] - q * through - grads.entropy[n] * q * (found.conditional[l] + found.entropy);
-        if (values) d += q * (grads.expected[n] * away + grads.variance[n] * (away * away - found.variance));
-        if (grads.full_vocab) {
-          const double logprob = at_most_0(log_weights[l] - log_total);
-          d += -of_logprob[l] * expm1(logprob) - exp(logprob) * (total - of_logprob[l]) - of_mass * q * expm1(at_most_0(log_mass));
+      if (label.possible(l)) {
+        d = of_conditional[l] - q * through - grads.entropy[n] * q * (label.conditional[l] + label.entropy);
+        if (values) d += q * (grads.expected[n] * away + grads.variance[n] * (away * away - label.variance));
+        if (full) {
+          const double logprob = label.log_weights[l] - log_total;
+          d += -of_logprob[l] * expm1(logprob) - exp(logprob) * (total - of_logprob[l]) - of_mass * q * expm1(label.log_sum - log_total);
         }
-      } else if (grads.full_vocab && !missing(l)) {
-        unreached += of_logprob[l];
       }
       for (int64_t k = l * forms; k < (l + 1) * forms; ++k) {
         if (row.ids[k] < 0) continue;
-        const double share = found.possible(l) ? exp((x[k] - max) / temperature - log_weights[l]) : 0.0, dx = share * d / temperature;
-        if (share != 0.0) product += dx * (x[k] - max);
-        double value = grads.full_vocab && !__builtin_isfinite(log_total) ? double(NAN) : dx;
-        if (!grads.full_vocab && g.job.softcap != 0.0f && value != 0.0) value *= 1.0 - (x[k] / g.job.softcap) * (x[k] / g.job.softcap);
+        const double share = label.possible(l) ? exp((x[k] - found.max) / temperature - label.log_weights[l]) : 0.0, dx = share * d / temperature;
+        if (share != 0.0) product += dx * (x[k] - found.max);
+        double value = full && !__builtin_isfinite(log_total) ? double(NAN) : dx;
+        if (!full && g.job.softcap != 0.0f && value != 0.0) value *= 1.0 - (x[k] / g.job.softcap) * (x[k] / g.job.softcap);
         g.chosen[i * g.job.width + k] = static_cast<float>(value);
       }
     }
-    const double a = grads.full_vocab ? -exp(-log_total) / temperature * (total + of_mass) : 0.0;
-    g.lines[i] = {static_cast<float>(max), static_cast<float>(a), 0.0f, static_cast<float>(-unreached)};
-    if (!grads.full_vocab && g.products) g.products[i * g.product_blocks] = static_cast<float>(product);
+    const double a = full ? -exp(-log_total) / temperature * (total + of_mass) : 0.0;
+    g.lines[i] = {static_cast<float>(found.max), static_cast<float>(a), 0.0f, static_cast<float>(-unreached)};
+    if (!full) g.products[i] = static_cast<float>(product);
   }
 }
 
@@ -138,8 +142,8 @@ float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, fl
   float* dx = in_place ? x : room;
   (min - line.max > row.tempered.least ? draw_line<false> : draw_line<true>)(line, row.tempered, n, x, dx);
   for (int64_t k = 0; k < g.job.width; ++k) {
-    const int64_t column = row.ids[k] - first;
-    if (row.ids[k] >= 0 && column >= 0 && column < n) dx[column] = g.chosen[i * g.job.width + k];
+    const int64_t id = row.ids[k];
+    if (id >= first && id < first + n) dx[id - first] = g.chosen[i * g.job.width + k];
   }
   if (in_place) return 0.0f;
   Vec products[kSums] = {};
@@ -272,12 +276,15 @@ void sum_rows_of(const SumOfRows& s, int64_t begin, int64_t end) {
 }
 
 // sum[0, n) += scale * x[0, n), x `stride` elements apart.
-template <class T>
-void add_scaled(const T* x, int64_t stride, float scale, int64_t n, float* sum) {
+template <class T, class Sum>
+void add_scaled(const T* x, int64_t stride, Sum scale, int64_t n, Sum* sum) {
   int64_t c = 0;
-  if (stride == 1)
-    for (; c + kLanes <= n; c += kLanes) store(sum + c, fma(splat(scale), load(x + c), load(sum + c)));
-  for (; c < n; ++c) sum[c] = fma(splat(scale), splat(to_float(x[c * stride])), splat(sum[c]))[0];
+  for (; stride == 1 && c + kLanes <= n; c += kLanes) {
+    float wide[kLanes];
+    store(wide, load(x + c));
+    for (int j = 0; j < kLanes; ++j) sum[c + j] += scale * wide[j];
+  }
+  for (; c < n; ++c) sum[c] += scale * to_float(x[c * stride]);
 }
 
 template <class T>
@@ -297,7 +304,7 @@ void label_tokens_of(const LabelGradients& g, int64_t begin, int64_t end) {
   for (int64_t k = 0; k < job.num_rows * job.width; ++k) {
     if (g.places[k] < 0) continue;
     const T* hidden = static_cast<const T*>(job.hidden) + job.rows[k / job.width].source + first * job.column_stride;
-    add_scaled(hidden, job.column_stride, g.rows.chosen[k], n, g.of_tokens + g.places[k] * job.hidden_size + first);
+    add_scaled(hidden, job.column_stride, double{g.rows.chosen[k]}, n, g.of_tokens + g.places[k] * job.hidden_size + first);
   }
 }
 

@@ -31,12 +31,13 @@ struct TokenGradients {
   const float* entropy;    // [N]
   const float* logsumexp;  // [N]
   const float* forward_entropy;
-  const float* statistics;  // [N, 2], the forward's
+  const int64_t* order;     // [num_rows, width] places of each row's ids, ascending
+  const float* statistics;  // [N, 3], the forward's
 };
 
 struct ScoreGradients {
   int64_t num_labels, forms_per_label;
-  double* scratch;  // [num_rows, 2 * num_labels]
+  double* scratch;  // [num_rows, 3 * num_labels]
   bool full_vocab;
   const float* const* values;  // per row of the job: [num_labels] or null
   const float* logprob;        // [N, num_labels], full_vocab only
@@ -45,7 +46,7 @@ struct ScoreGradients {
   const float* expected;       // [N], with values only
   const float* variance;       // [N], with values only
   const float* entropy;        // [N]
-  const float* statistics;     // [N, 2], the forward's
+  const float* statistics;     // [N, 3], the forward's
 };
 
 // Rows of a job with what their gradients follow from.
@@ -102,12 +103,12 @@ struct LabelGradients {
   Gradients rows;
   const int64_t* tokens;  // the ids that occur
   const int64_t* places;  // [num_rows, width] each id's place among them, -1: no id
-  float* of_rows;         // [num_rows, H] += dL/dhidden
-  float* of_tokens;       // [tokens, H] += dL/dweight
+  float* of_rows;         // [num_rows, H] dL/dhidden
+  double* of_tokens;      // [tokens, H] += dL/dweight
 };
 
 struct LogprobBackwardKernels {
-  // Rows in [begin, end): lines and chosen, from the selected logits of the job.
+  // Rows in [begin, end): lines and chosen, from the selected logits of the job; without the vocabulary also `products`, of the ids alone.
   void (*token_lines)(const Gradients&, const TokenGradients&, int64_t begin, int64_t end);
   void (*score_lines)(const Gradients&, const ScoreGradients&, int64_t begin, int64_t end);
   // Tasks t in [begin, end): column block t % num_blocks of row t / num_blocks.

@@ -102,9 +102,10 @@ inline Partial reduce_block(float* x, int64_t n, Range range, const Tempered& te
     for (int64_t i = 0; i < n; ++i) nan = x[i] != x[i] ? x[i] : nan;
     return {max, nan, nan};
   }
-  // Where no column is far off, none has to be looked at for that; the maximum's place then weighs 1e-12 of any other.
-  const bool bounded = !(range.min - max > 0.7f * tempered.least);
-  if (!empty) x[find(x, max)] = bounded ? -kInfinity : max + tempered.least;
+  // Where no column is far off, none has to be looked at for that; the maximum's place then weighs 1e-12 of any other, if rounding leaves it there.
+  const float least = tempered.least, away_from_all = max + least, distance = away_from_all - max;
+  const bool bounded = !(range.min - max > 0.7f * least && distance >= 1.005f * least && distance < 0.9f * least);
+  if (!empty) x[find(x, max)] = bounded ? -kInfinity : away_from_all;
   float rest, away;
   (bounded ? sum_block<true> : sum_block<false>)(x, n, empty ? 0.0f : max, tempered, ahead, step, &rest, &away);
   return {max, away == away ? rest - (empty ? 1.0f : 0.0f) : away, -away};

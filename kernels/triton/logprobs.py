@@ -349,7 +349,7 @@ def _token_results(source, token_ids, ignore_index):
     ids = token_ids.reshape(source.n, -1) if source.n else token_ids.new_empty(0, 1)
     ids = ids.contiguous()
     partials, selected = statistics(source, ids, None, 1, ignore_index, True)
-    results = (source.new(*token_ids.shape), source.new(*source.leading), source.new(*source.leading), source.new(*source.leading, 2))
+    results = (source.new(*token_ids.shape), source.new(*source.leading), source.new(*source.leading), source.new(*source.leading, 3))
     if source.n:
         _token_results_kernel[(source.n,)](
             source.base, selected, ids, source.rows, source.temperature, partials, *results, source.n * source.num_blocks, source.n,

@@ -104,7 +104,7 @@ def _token_facts_kernel(
         tl.store(names_ptr + o_name, tl.where(named, i_own, -1), mask=m_id)
         tl.store(gains_ptr + o_name, tl.div_rn(gain, tl.zeros_like(gain) + temperature), mask=m_id)
         tl.store(slopes_ptr + o_name, tl.div_rn(own_slope, tl.zeros_like(gain) + temperature), mask=m_id)
-    top, log_total = tl.load(statistics_ptr + 2 * row), tl.load(statistics_ptr + 2 * row + 1)
+    top, log_total = tl.load(statistics_ptr + 3 * row), tl.load(statistics_ptr + 3 * row + 1)
     store_facts(facts_ptr, row, top, log_total, temperature, slope, d_entropy, d_logsumexp, live)
 
 

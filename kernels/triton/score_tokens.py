@@ -196,7 +196,7 @@ def _score_results(source, form_ids, values, row_sets, full_vocab):
 
     with_values = values is not None
     logprob = source.new(*source.leading, labels) if full_vocab else source.new(0)
-    conditional, found = source.new(*source.leading, labels), source.new(*source.leading, 2)
+    conditional, found = source.new(*source.leading, labels), source.new(*source.leading, 3)
     results = (logprob, conditional, rows(full_vocab), rows(with_values), rows(with_values), rows(True), found)
     if source.n:
         _score_results_kernel[(source.n,)](

@@ -68,7 +68,7 @@ def _form_gradients_kernel(
     if FULL:
         d_logprob = load_label_gradient(d_logprob_ptr, row, num_labels, o_label, m_label)
         d_mass = tl.load(d_mass_ptr + row).to(tl.float32)
-        whole, log_whole = tl.load(statistics_ptr + 2 * row), tl.load(statistics_ptr + 2 * row + 1)
+        whole, log_whole = tl.load(statistics_ptr + 3 * row), tl.load(statistics_ptr + 3 * row + 1)
         log_mass = tl.div_rn(overall - whole, temperature) + log_all - log_whole
         logprob = tl.div_rn(top - whole, tl.zeros_like(top) + temperature) + log1p(rest) - log_whole
         d_label += through_softmax(d_logprob, logprob) + d_mass * q * complement(log_mass * LOG2_E)
@@ -120,7 +120,7 @@ def score_token_logprobs_backward(
         return linear_gradients(source, names, dx, dx, facts, need_hidden, need_weight, need_bias, need_temperature)
     live = source.exists() if row_sets is None else source.exists() & (row_sets >= 0) & (row_sets < form_ids.shape[0])
     dx = dx if softcap is None else (dx * (1.0 - (x / softcap) ** 2)).masked_fill(dx == 0.0, 0.0)
-    columns = form_ids.flatten().clamp(min=0)
+    columns = torch.where(form_ids < 0, form_ids[:, :1, :1], form_ids).flatten()  # padding reads what is read anyway
     by_set = dx.new_zeros(source.n, form_ids.shape[0], dx.shape[1])
     index = torch.zeros_like(live, dtype=torch.int64) if row_sets is None else row_sets.clamp(0, form_ids.shape[0] - 1)
     by_set = by_set.scatter_(1, index.view(-1, 1, 1).expand(-1, 1, dx.shape[1]), dx.unsqueeze(1)).flatten(1)  # [N, columns]

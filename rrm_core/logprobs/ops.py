@@ -47,11 +47,12 @@ def _temperature(value: float | Tensor, leading: Sequence[int], like: Tensor) ->
         return None if number == 1.0 else torch.full(tuple(leading), number, dtype=_compute_dtype(like), device=like.device)
     require_tensor("temperature", value, FLOATS, like)
     require_shape("temperature", value, (), leading)
+    value = value.to(_compute_dtype(like))
     if values_readable(value):
         require(
             bool(((value > 0) & value.isfinite()).all()), "temperature", "finite values above 0", value.detach().amin().item() if value.numel() else 0
         )
-    return value.to(_compute_dtype(like)).expand(leading)
+    return value.expand(leading)
 
 
 def _check_head(hidden: Tensor, weight: Tensor, rows: Tensor | None, bias: Tensor | None) -> tuple[int, Tensor | None]:

@@ -53,10 +53,10 @@ def normalise(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def statistics(z: Tensor, temperature: Tensor | None) -> Tensor:
-    """[..., 2]: the largest z before its division by the temperature [...], and the log-sum-exp of z relative to it; see ``schema``."""
+    """[..., 3]: the largest z before its division by the temperature [...], the log-sum-exp of z relative to it, and 0; see ``schema``."""
     top = z.detach().amax(-1)
     log_total = torch.logsumexp(z.detach(), -1) - top
-    return torch.stack([top if temperature is None else top * temperature.detach(), log_total], -1)
+    return torch.stack([top if temperature is None else top * temperature.detach(), log_total, torch.zeros_like(top)], -1)
 
 
 def take_rows(hidden: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -137,9 +137,14 @@ def spread_over_sets(per_row: Tensor, num_sets: int, row_sets: Tensor | None) ->
     return per_row.new_zeros(n, num_sets, width).scatter_(1, index, per_row.unsqueeze(1)).flatten(1)
 
 
+def existing(form_ids: Tensor) -> Tensor:
+    """form_ids [..., L, F] with a set's first in the place of padding: nothing else is ever read for it."""
+    return torch.where(form_ids == PAD_ID, form_ids[..., :1, :1], form_ids)
+
+
 def label_logits(hidden: Tensor, weight: Tensor, form_ids: Tensor, forms: Tensor, row_sets: Tensor | None, bias: Tensor | None) -> Tensor:
     """Logits [N, L * F] of each row's own forms, from the rows of weight that some form needs; garbage at padding."""
-    columns = form_ids.flatten().clamp(min=0)
+    columns = existing(form_ids).flatten()
     logits = project(hidden, weight.index_select(0, columns), None if bias is None else bias.index_select(0, columns))
     by_set = logits.view(hidden.shape[0], form_ids.shape[0], form_ids[0].numel())
     index = forms.new_zeros(hidden.shape[0]) if row_sets is None else row_sets.clamp(0, form_ids.shape[0] - 1)
@@ -167,10 +172,10 @@ def score_results(
     n, labels = forms.shape[:2]
     pad = forms == PAD_ID
     missing = pad.all(-1)
-    ids = forms.masked_fill(pad, 0).flatten(1)
+    ids = existing(forms).flatten(1)
     label = _logsumexp((logits.gather(-1, ids) if full_vocab else logits).view(forms.shape).masked_fill(pad, _MINUS_INF))
     whole = logits if full_vocab else label
-    found = statistics(whole, temperature).view(*leading, 2)
+    found = statistics(whole, temperature).view(*leading, 3)
     label = label.masked_fill(~torch.logsumexp(whole, -1).isfinite().unsqueeze(-1), _NAN)
     conditional, entropy = normalise(label)
     conditional = conditional.masked_fill(missing, _MINUS_INF)
@@ -229,5 +234,5 @@ def score_token_logprobs_from_logits(
     sets = None if row_sets is None else row_sets.reshape(-1)
     forms, invalid = forms_of_rows(form_ids, sets, flat.shape[0])
     if not full_vocab:
-        flat = flat.gather(-1, forms.clamp(min=0).flatten(1))
+        flat = flat.gather(-1, existing(forms).flatten(1))
     return score_results(flat, forms, values, sets, heat, full_vocab, invalid, logits.shape[:-1])

@@ -39,7 +39,7 @@ def _score_grad(
     """dL/dz of ``reference.score_results``: [N, V] with full_vocab, else [N, L * F]."""
     n, labels = forms.shape[:2]
     pad = forms == ref.PAD_ID
-    missing, ids = pad.all(-1), forms.masked_fill(pad, 0).flatten(1)
+    missing, ids = pad.all(-1), ref.existing(forms).flatten(1)
     results = ref.score_results(z, forms, values, row_sets, None, full_vocab, torch.zeros_like(invalid), (n,))
     conditional, expected, variance, entropy = results[1], *(r.unsqueeze(-1) for r in results[3:6])
 
@@ -179,7 +179,7 @@ def score_token_logprobs_backward(
     forms, no_set = ref.forms_of_rows(form_ids, row_sets, n)
     invalid = no_row | no_set
     taken = taken.masked_fill(invalid.unsqueeze(-1), 0.0)
-    columns = None if full_vocab else form_ids.flatten().clamp(min=0)
+    columns = None if full_vocab else ref.existing(form_ids).flatten()
     if columns is None:
         logits = ref.project(taken, weight[:vocab_size], None if bias is None else bias[:vocab_size])
     else:
@@ -209,7 +209,7 @@ def score_token_logprobs_from_logits_backward(
     heat = None if temperature is None else temperature.reshape(-1)
     sets = None if row_sets is None else row_sets.reshape(-1)
     forms, invalid = ref.forms_of_rows(form_ids, sets, flat.shape[0])
-    ids = forms.clamp(min=0).flatten(1)
+    ids = ref.existing(forms).flatten(1)
     wanted = flat if full_vocab else flat.gather(-1, ids)
     grad = _score_grad(ref.scale(wanted, None, heat), forms, values, sets, full_vocab, tuple(grads), invalid)
     grad, grad_temperature = _scale_back(grad, wanted, None, heat)

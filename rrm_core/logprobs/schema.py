@@ -1,8 +1,8 @@
 """Registration of the log-probability ops: schemas, shapes, plain bodies, gradients. Meaning and validation are in ``reference`` and ``ops``.
 
-Every forward also returns ``statistics`` [..., 2], not differentiable: a row's largest logit (softcapped, before the temperature) and the log-sum-exp
-of z relative to it. Backward starts from them, so that nobody forms the softmax's sums twice; both columns are NaN or infinite where there is no
-distribution.
+Every forward also returns ``statistics`` [..., 3], not differentiable: a row's largest logit (softcapped, before the temperature), the log-sum-exp of z
+relative to it, and what rounding took from that. Backward starts from them, so that nobody forms the softmax's sums twice; the second is NaN or infinite
+where there is no distribution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _float32(like: Tensor, *sizes: int) -> Tensor:
 
 
 def _fake_tokens(source: Tensor, token_ids: Tensor, leading: tuple[int, ...]) -> reference.TokenResults:
-    return _float32(source, *token_ids.shape), _float32(source, *leading), _float32(source, *leading), _float32(source, *leading, 2)
+    return _float32(source, *token_ids.shape), _float32(source, *leading), _float32(source, *leading), _float32(source, *leading, 3)
 
 
 def _fake_scores(source: Tensor, labels: int, values: Tensor | None, full_vocab: bool, leading: tuple[int, ...]) -> reference.ScoreResults:
@@ -32,7 +32,7 @@ def _fake_scores(source: Tensor, labels: int, values: Tensor | None, full_vocab:
         return _float32(source, *leading) if asked else _float32(source, 0)
 
     logprob = _float32(source, *leading, labels) if full_vocab else _float32(source, 0)
-    with_values, statistics = values is not None, _float32(source, *leading, 2)
+    with_values, statistics = values is not None, _float32(source, *leading, 3)
     return logprob, _float32(source, *leading, labels), rows(full_vocab), rows(with_values), rows(with_values), rows(True), statistics
 
 

@@ -63,7 +63,7 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
     job.logits = x.bytes.data();
     kernels.logits_partials(job, 0, rows * job.num_blocks);
   }
-  std::vector<float> logprob(rows * 2), entropy(rows), log_sum(rows), statistics(rows * 2);
+  std::vector<float> logprob(rows * 2), entropy(rows), log_sum(rows), statistics(rows * 3);
   kernels.token_outputs(job, {-100, logprob.data(), entropy.data(), log_sum.data(), statistics.data()}, 0, rows);
   job.selected = alone.data();
   kernels.selected(job, 0, rows);
@@ -89,8 +89,8 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
     check_close(table.name, "entropy", entropy[i], e.entropy, tolerance);
     check_close(table.name, "logsumexp", log_sum[i], e.log_sum, tolerance);
     const double top = *std::max_element(z.begin(), z.end());
-    check_close(table.name, "largest logit", statistics[2 * i], top * temperature, tolerance * temperature);
-    check_close(table.name, "log sum relative to it", statistics[2 * i + 1], e.log_sum - top, tolerance);
+    check_close(table.name, "largest logit", statistics[3 * i], top * temperature, tolerance * temperature);
+    check_close(table.name, "log sum relative to it", statistics[3 * i + 1], e.log_sum - top, tolerance);
     check(std::memcmp(&alone[2 * i], &selected[2 * i], sizeof(float)) == 0, table.name, "a selected logit alone", alone[2 * i], selected[2 * i]);
   }
 }
@@ -142,7 +142,7 @@ void test_special_rows(const Table& table) {
     const int64_t id = 0;
     const Row row{0, 0, &id, Tempered(1.0f)};
     Partial partial;
-    float selected = nan, logprob, entropy, log_sum, statistics[2];
+    float selected = nan, logprob, entropy, log_sum, statistics[3];
     Job job{};
     job.dtype = DType::kFloat32;
     job.logits = c.z.data();

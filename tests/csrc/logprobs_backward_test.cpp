@@ -20,7 +20,7 @@ struct Problem {
   float softcap, temperature;
   Data x, w;
   std::vector<float> bias;
-  std::vector<int64_t> ids;
+  std::vector<int64_t> ids, order;
   std::vector<Row> row_list;
   std::vector<double> z, dz;  // [rows, vocab] in double, before softcap and temperature, and dL of it
   std::vector<double> of_temperature;
@@ -38,6 +38,7 @@ struct Problem {
         w(dtype, normal(h * v, 0.3f, 2)),
         bias(normal(v, 1.0f, 3)),
         ids(2 * n),
+        order(2 * n),
         z(n * v),
         dz(n * v),
         of_temperature(n),
@@ -45,7 +46,7 @@ struct Problem {
         of_entropy(normal(n, 1.0f, 5)),
         of_sum(normal(n, 1.0f, 6)),
         entropy(n),
-        statistics(2 * n) {
+        statistics(3 * n) {
     for (int64_t i = 0; i < n; ++i) {
       ids[2 * i] = v - 1 - i % v;
       ids[2 * i + 1] = i % 3 == 0 ? ids[2 * i] : i % 3 == 1 ? -1 : 0;  // the same, none, another
@@ -88,8 +89,11 @@ struct Problem {
     const auto logprob = [&](int64_t v) { return (capped[v] - max) / temperature - std::log(sum); };
     for (int64_t v = 0; v < vocab; ++v) mean -= std::exp(logprob(v)) * logprob(v);
     entropy[i] = static_cast<float>(mean);
-    statistics[2 * i] = static_cast<float>(max);
-    statistics[2 * i + 1] = static_cast<float>(std::log(sum));
+    statistics[3 * i] = static_cast<float>(max);
+    statistics[3 * i + 1] = static_cast<float>(std::log(sum));
+    statistics[3 * i + 2] = static_cast<float>(std::log(sum) - statistics[3 * i + 1]);
+    order[2 * i] = ids[2 * i] > ids[2 * i + 1];
+    order[2 * i + 1] = 1 - order[2 * i];
     for (int64_t v = 0; v < vocab; ++v) {
       const double p = std::exp(logprob(v));
       double d = p * (of_sum[i] - of_entropy[i] * (logprob(v) + mean));
@@ -123,7 +127,7 @@ void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, i
   g.job = p.job;
   g.lines = lines.data();
   g.chosen = chosen.data();
-  kernels.token_lines(g, {p.of_logprob.data(), p.of_entropy.data(), p.of_sum.data(), p.entropy.data(), p.statistics.data()}, 0, rows);
+  kernels.token_lines(g, {p.of_logprob.data(), p.of_entropy.data(), p.of_sum.data(), p.entropy.data(), p.order.data(), p.statistics.data()}, 0, rows);
   const double unit = dtype == DType::kFloat32 ? 1e-5 : dtype == DType::kBFloat16 ? 8e-3 : 1e-3;  // what the storage of a result keeps
   if (!hidden) {
     const size_t size = dtype == DType::kFloat32 ? 4 : 2;
