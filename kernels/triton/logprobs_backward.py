@@ -23,6 +23,7 @@ from rrm_core._triton.common import INFINITY, LOG2_E, LOG_2, LOWEST, complement,
 from rrm_core._triton.configs import FINISH, GRADIENT_ROWS, NAMES, PASS_ROWS, PIECE, stream_config
 from rrm_core._triton.logprobs import Rows, all_ignored, load_temperature, row_of_logits, source_rows, tile_of_logits
 from rrm_core._triton.product import add_product
+from rrm_core._triton.softmax import is_distribution
 
 FACTS = tl.constexpr(8)  # of a row; one place is empty
 
@@ -41,7 +42,7 @@ def store_facts(facts_ptr, row, top, log_total, temperature, slope, entropy_slop
     tl.store(p_fact + 3, tl.where(live, log_total * LOG2_E, INFINITY))
     tl.store(p_fact + 4, tl.div_rn(slope, temperature))
     tl.store(p_fact + 5, tl.div_rn(entropy_slope, temperature) * LOG_2)
-    tl.store(p_fact + 6, tl.where(live, top * tl.div_rn(d_sum, temperature), 0.0))
+    tl.store(p_fact + 6, tl.where(live & is_distribution(top), top * tl.div_rn(d_sum, temperature), 0.0))
 
 
 @triton.jit
@@ -236,8 +237,8 @@ def _temperature_gradient_kernel(products_ptr, facts_ptr, temperature_ptr, out_p
     for first in range(0, num_blocks, BLOCK):
         o_block = first + tl.arange(0, BLOCK)
         total += tl.load(products_ptr + row * num_blocks + o_block, mask=o_block < num_blocks, other=0.0)
-    shared, temperature = tl.load(facts_ptr + FACTS * row + 6), tl.load(temperature_ptr + row)
-    tl.store(out_ptr + row, -tl.div_rn(tl.sum(total, 0) + shared, temperature))
+    top, shared, temperature = tl.load(facts_ptr + FACTS * row), tl.load(facts_ptr + FACTS * row + 6), tl.load(temperature_ptr + row)
+    tl.store(out_ptr + row, tl.where(top == -INFINITY, 0.0, -tl.div_rn(tl.sum(total, 0) + shared, temperature)))
 
 
 # ---- launchers

@@ -65,6 +65,8 @@ def _form_gradients_kernel(
         variance = tl.sum(q * away * away, 0)
         d_expected = tl.load(d_expected_ptr + row).to(tl.float32)
         d_label += q * (d_expected * away + tl.load(d_variance_ptr + row).to(tl.float32) * (away * away - variance))
+    impossible = m_label & (top == LOWEST)
+    unreached = tl.where(overall == LOWEST, 0.0, tl.sum(tl.where(impossible, d_conditional, 0.0), 0))  # of all dL/dz: where x is -inf
     if FULL:
         d_logprob = load_label_gradient(d_logprob_ptr, row, num_labels, o_label, m_label)
         d_mass = tl.load(d_mass_ptr + row).to(tl.float32)
@@ -72,7 +74,8 @@ def _form_gradients_kernel(
         log_mass = tl.div_rn(overall - whole, temperature) + log_all - log_whole
         logprob = tl.div_rn(top - whole, tl.zeros_like(top) + temperature) + log1p(rest) - log_whole
         d_label += through_softmax(d_logprob, logprob) + d_mass * q * complement(log_mass * LOG2_E)
-        store_facts(facts_ptr, row, whole, log_whole, temperature, -tl.sum(d_logprob, 0) - d_mass, 0.0, 0.0, valid)
+        unreached += tl.sum(tl.where(impossible, d_logprob, 0.0), 0) + tl.where(overall == LOWEST, d_mass, 0.0)
+        store_facts(facts_ptr, row, whole, log_whole, temperature, -tl.sum(d_logprob, 0) - d_mass, 0.0, -unreached, valid)
     possible = (top != LOWEST) & m_label
     d_label = tl.where(is_distribution(overall), d_label, float("nan"))
     d_label = tl.where(valid & (overall != LOWEST), tl.where(possible, d_label, 0.0), 0.0)
@@ -83,8 +86,9 @@ def _form_gradients_kernel(
     m_form = (o_form < num_forms)[:, None] & (o_label < num_labels)[None, :]
     tl.store(names_ptr + p_form, tl.where(valid, i_token, -1), mask=m_form)
     tl.store(grads_ptr + p_form, dx, mask=m_form)
-    if not FULL:  # these sum to 0: of x the part that all share is left out
-        tl.store(facts_ptr + row, tl.sum(tl.sum(tl.where(dx == 0.0, 0.0, dx * (x - overall)), 0), 0))
+    if not FULL:
+        shared = tl.where(valid & is_distribution(overall), tl.div_rn(-unreached * overall, temperature), 0.0)
+        tl.store(facts_ptr + row, tl.sum(tl.sum(tl.where(dx == 0.0, 0.0, dx * (x - overall)), 0), 0) + shared)
 
 
 # ---- launchers
@@ -120,7 +124,8 @@ def score_token_logprobs_backward(
         return linear_gradients(source, names, dx, dx, facts, need_hidden, need_weight, need_bias, need_temperature)
     live = source.exists() if row_sets is None else source.exists() & (row_sets >= 0) & (row_sets < form_ids.shape[0])
     dx = dx if softcap is None else (dx * (1.0 - (x / softcap) ** 2)).masked_fill(dx == 0.0, 0.0)
-    columns = torch.where(form_ids < 0, form_ids[:, :1, :1], form_ids).flatten()  # padding reads what is read anyway
+    columns = torch.where((form_ids < 0) | (form_ids >= source.vocab), form_ids[:, :1, :1], form_ids)  # padding reads what is read anyway
+    columns = columns.clamp(0, source.vocab - 1).flatten()
     by_set = dx.new_zeros(source.n, form_ids.shape[0], dx.shape[1])
     index = torch.zeros_like(live, dtype=torch.int64) if row_sets is None else row_sets.clamp(0, form_ids.shape[0] - 1)
     by_set = by_set.scatter_(1, index.view(-1, 1, 1).expand(-1, 1, dx.shape[1]), dx.unsqueeze(1)).flatten(1)  # [N, columns]

@@ -125,7 +125,7 @@ def log_sum(top, relative, temperature):
 
 @triton.jit
 def store_statistics(statistics_ptr, row, top, relative):
-    """A row's statistics for backward (see ``schema``), the log sum being relative to the largest term; NaN or infinite where there is no distribution."""
+    """A row's statistics for backward (see ``schema``), the log sum being relative to the largest term."""
     tl.store(statistics_ptr + 3 * row, tl.where(top == LOWEST, -INFINITY, top))
     tl.store(statistics_ptr + 3 * row + 1, tl.where(is_distribution(top), relative, float("nan")))
     tl.store(statistics_ptr + 3 * row + 2, 0.0)
