@@ -1,8 +1,8 @@
 """Registration of the log-probability ops: schemas, shapes, plain bodies, gradients. Meaning and validation are in ``reference`` and ``ops``.
 
-Every forward also returns ``statistics`` [..., 3], not differentiable: a row's largest logit (softcapped, before the temperature), the log-sum-exp of z
-relative to it, and what rounding took from that. Backward starts from them, so that nobody forms the softmax's sums twice; the second is NaN or infinite
-where there is no distribution.
+Every forward also returns ``statistics`` [..., 3], not differentiable: a row's largest logit (softcapped, before the temperature), the log-sum-exp of
+z relative to it, and what rounding took from that. Backward starts from them, so that nobody forms the softmax's sums twice; the second is NaN or
+infinite where there is no distribution.
 """
 
 from __future__ import annotations

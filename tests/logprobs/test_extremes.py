@@ -1,9 +1,11 @@
 """Logits far from zero and close together, distributions without a slope, labels and rows without probability: forward and gradients."""
 
+import sys
+
 import pytest
 import torch
 
-from rrm_core import ScoreTokens, score_token_logprobs_from_logits, token_logprobs
+from rrm_core import ScoreTokens, linear_token_logprobs, score_token_logprobs_from_logits, token_logprobs
 from rrm_core.logprobs import schema
 from rrm_core.logprobs.score_tokens import pack
 from rrm_core.testing import assert_native_within_contract, assert_within_contract, random_head, random_ids, random_logits, summation_orders
@@ -88,3 +90,22 @@ def test_labels_out_of_the_vocabulary_are_never_read(token):
         grads = torch.autograd.grad(results[1].sum(), (hidden, weight))
         assert grads[1].shape == weight.shape
         assert bool((grads[1][80:] == 0).all())
+
+
+@pytest.mark.parametrize("tokens", [5, 800])  # 800: several passes over the rows, too
+def test_gradients_of_several_pieces_of_the_vocabulary(tokens):
+    if tokens > 5 and "tests.triton_bodies" in sys.modules:
+        pytest.skip("too slow for the interpreter")
+    arguments, bias = [*random_head(tokens, 16, 3300), random_ids((tokens,), 3300)], random_logits(3300, scale=1.0)
+
+    def gradients(hidden, weight, ids, bias, impl):
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+        found = linear_token_logprobs(*leaves[:2], ids, bias=leaves[2], impl=impl)
+        return torch.autograd.grad(found.logprob.sum() + found.entropy.sum(), leaves)
+
+    native = gradients(*arguments, bias, "native")
+    eager = [gradients(*order, bias, "reference") for order in summation_orders(arguments, 4)]
+    exact = gradients(arguments[0].double(), arguments[1].double(), arguments[2], bias.double(), "reference")
+    for i, name in enumerate(("hidden", "weight", "bias")):
+        runs = [run[i] for run in eager] if name == "bias" else [eager[0][i]]  # in another order of H they are others
+        assert_within_contract(native[i], runs, exact[i], name)
