@@ -11,6 +11,8 @@ namespace {
 constexpr int kTileRows = kVectorBytes == 64 ? 6 : 3;
 constexpr int kTileColumns = 4;
 static_assert(rrm::kTaskRows % kTileRows == 0);
+// Steps along the hidden size that are summed up before they are added to the total: a longer chain would lose digits.
+constexpr int kDotChain = 256;
 
 // How hidden and weight elements of storage type T meet: kStep of each a step, hidden packed as Hidden.
 template <class T>
@@ -119,26 +121,32 @@ inline void store_sums(const Vec (&sum)[R][kTileColumns], float* out, int64_t ou
 template <class P, int R, bool kAhead>
 inline void dot_tile(const typename P::Hidden* hidden, int64_t step, const typename P::Weight* const* weight, int64_t size, float* out,
                      int64_t out_stride, int64_t ahead) {
-  Vec sum[R][kTileColumns] = {};
-  int64_t k = 0;
-  for (; k + P::kStep <= size; k += P::kStep, hidden += step) {
-    typename P::A a[R];
-    for (int r = 0; r < R; ++r) a[r] = P::load_hidden(hidden + r * P::kStep);
-    for (int c = 0; c < kTileColumns; ++c) {
-      const typename P::B b = P::load_weight(weight[c] + k);
-      if constexpr (kAhead) __builtin_prefetch(weight[c] + k + ahead);
-      for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], a[r], b);
+  Vec total[R][kTileColumns] = {};
+  for (int64_t k = 0; k < size;) {
+    Vec sum[R][kTileColumns] = {};
+    const int64_t end = size - k < kDotChain * P::kStep ? size : k + kDotChain * P::kStep;
+    for (; k + P::kStep <= end; k += P::kStep, hidden += step) {
+      typename P::A a[R];
+      for (int r = 0; r < R; ++r) a[r] = P::load_hidden(hidden + r * P::kStep);
+      for (int c = 0; c < kTileColumns; ++c) {
+        const typename P::B b = P::load_weight(weight[c] + k);
+        if constexpr (kAhead) __builtin_prefetch(weight[c] + k + ahead);
+        for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], a[r], b);
+      }
     }
-  }
-  if (k < size) {
-    for (int c = 0; c < kTileColumns; ++c) {
-      typename P::Weight tail[P::kStep] = {};
-      std::memcpy(tail, weight[c] + k, (size - k) * sizeof tail[0]);
-      const typename P::B b = P::load_weight(tail);
-      for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], P::load_hidden(hidden + r * P::kStep), b);
+    if (k < end) {
+      for (int c = 0; c < kTileColumns; ++c) {
+        typename P::Weight tail[P::kStep] = {};
+        std::memcpy(tail, weight[c] + k, (size - k) * sizeof tail[0]);
+        const typename P::B b = P::load_weight(tail);
+        for (int r = 0; r < R; ++r) sum[r][c] = P::accumulate(sum[r][c], P::load_hidden(hidden + r * P::kStep), b);
+      }
+      k = size;
     }
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < kTileColumns; ++c) total[r][c] += sum[r][c];
   }
-  store_sums<R>(sum, out, out_stride);
+  store_sums<R>(total, out, out_stride);
 }
 
 // The same for some rows of one tile.

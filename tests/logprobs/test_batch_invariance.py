@@ -1,8 +1,8 @@
 """The native bodies' promise: a row's bits don't depend on the batch, the order of rows, the passes over them, or the number of threads.
 
 Sizes lie on both sides of every constant in kernels/cpu that divides work:
-lanes (4, 8, 16), kTileRows (3, 6), kTileColumns (4), kPadColumns (16, 32, 64), kStep (4 to 32), kHiddenPad (32), kTaskRows (96), kLinearBlock (256),
-kLogitsBlock (1024), kPassPartials (2^18), kPassPacked (2^21), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12),
+lanes (4, 8, 16), kTileRows (3, 6), kTileColumns (4), kDotChain (256), kPadColumns (16, 32, 64), kStep (4 to 32), kHiddenPad (32), kTaskRows (96),
+kLinearBlock (256), kLogitsBlock (1024), kPassPartials (2^18), kPassPacked (2^21), kThreadCost (2^14), kWidened (2^15); gradients: kPanelRows (6, 12),
 kPanelColumns (8, 16, 32), kChain (256), kGradientColumns (1536), kGradientRows (768), kProductRows (192), kProductColumns (256).
 """
 
@@ -210,6 +210,7 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kLanes": "kVectorBytes / 4",
         "kTileRows": "kVectorBytes == 64 ? 6 : 3",
         "kTileColumns": "4",
+        "kDotChain": "256",
         "kStep": constants["kStep"],
         "kSums": "4",
         "kPadColumns": "kSums * kLanes",

@@ -29,6 +29,12 @@ def test_everything_else_far_below(away):
     assert_native_within_contract(token_logprobs, logits, IDS)
 
 
+@pytest.mark.cpu
+@pytest.mark.parametrize("hidden_size", [4096, 8192, 16384 + 5])
+def test_long_hidden_states(hidden_size, dtype):
+    assert_native_within_contract(linear_token_logprobs, *random_head(11, hidden_size, 15, dtype=dtype), random_ids((11,), 15))
+
+
 def of_temperature(function, arguments, heat, impl):
     heat = heat.clone().requires_grad_()
     fields = [f for f in function(*arguments, temperature=heat, impl=impl) if f is not None]
