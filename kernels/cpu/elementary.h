@@ -40,8 +40,13 @@ inline void exp2_scaled(const Vec (&x)[N], Split c, Vec (&y)[N]) {
   for (int i = 0; i < N; ++i) y[i] = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(y[i]) + (reinterpret_cast<IntVec>(shifted[i]) << 23));
 }
 
-// tanh(x) to about two units in the last place: x + x^3 P(x^2) near 0 (minimax, 4e-9), 1 - 2 e / (1 + e) with e = exp(-2|x|) elsewhere.
-inline Vec tanh(Vec x) {
+// tanh(x) to about two units in the last place: x + x^3 P(x^2) near 0 (minimax, 4e-9), 1 - 2 e / (1 + e) with e = exp(-2|x|) elsewhere; and its
+// slope 1 - tanh^2, which from there keeps its digits where tanh rounds to 1.
+struct Tanh {
+  Vec value, slope;
+};
+
+inline Tanh tanh(Vec x) {
   const IntVec sign = reinterpret_cast<IntVec>(x) & INT32_MIN;
   const Vec magnitude = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(x) & INT32_MAX);
   const Vec square = x * x;
@@ -54,9 +59,10 @@ inline Vec tanh(Vec x) {
   const Vec bounded = magnitude > 20.0f ? splat(20.0f) : magnitude;  // beyond, the result is 1
   Vec e[1];
   exp2_scaled({-2.0f * bounded}, {splat(kLog2eHigh), splat(kLog2eLow)}, e);
-  const Vec far = 1.0f - 2.0f * e[0] / (1.0f + e[0]);
+  const Vec below_1 = 2.0f * e[0] / (1.0f + e[0]), far = 1.0f - below_1;
   const Vec signed_far = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(far) | sign);
-  return magnitude >= 0.625f ? signed_far : near_zero;
+  const IntVec is_far = magnitude >= 0.625f;
+  return {is_far ? signed_far : near_zero, is_far ? below_1 * (2.0f - below_1) : 1.0f - near_zero * near_zero};
 }
 
 }  // namespace

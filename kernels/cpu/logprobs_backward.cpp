@@ -132,11 +132,11 @@ void draw_line(const Line& line, const Tempered& tempered, int64_t n, const floa
 }
 
 // x[0, n) of row i, columns from `first` on, becomes dL/dx, with room up to a multiple of kPadColumns; min: the smallest of them. Returns the sum of
-// dL/dx (x - max) where `product` says so.
-float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float min, float* x, bool product) {
+// dL/dx (x - max) where `product` says so. slope: of the softcap at each, or null.
+float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float min, float* x, const float* slope, bool product) {
   const Row& row = g.job.rows[i];
   const Line& line = g.lines[i];
-  const bool in_place = !product && g.job.softcap == 0.0f;
+  const bool in_place = !product && !slope;
   static_assert(kLinearBlock <= kLogitsBlock);
   alignas(64) float room[kLogitsBlock];
   float* dx = in_place ? x : room;
@@ -152,8 +152,7 @@ float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, fl
       float* at = x + c + j * kLanes;
       const Vec v = load(at), d = load(dx + c + j * kLanes);
       products[j] = fma(v == -kInfinity ? Vec{} : d, v == -kInfinity ? Vec{} : v - line.max, products[j]);
-      const Vec share = g.job.softcap != 0.0f ? v / g.job.softcap : Vec{};
-      store(at, d * (1.0f - share * share));
+      store(at, slope ? d * load(slope + c + j * kLanes) : d);
     }
   return total(products);
 }
@@ -167,7 +166,7 @@ void logits_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
     const int64_t n = smaller(job.vocab - first, kLogitsBlock);
     const T* from = static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride;
     const Range range = load_block(from, job.column_stride, n, x);
-    const float product = gradient_block(g, i, first, n, range.min, x, g.products);
+    const float product = gradient_block(g, i, first, n, range.min, x, nullptr, g.products);
     if (g.products) g.products[task] = product;
     if (!g.logits) continue;
     T* out = static_cast<T*>(g.logits) + job.rows[i].output * job.vocab + first;
@@ -207,17 +206,18 @@ void scatter(const Gradients& g, int64_t i, int64_t rows, int64_t c, int64_t n, 
 
 template <class T>
 void linear_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
-  alignas(64) float x[kTaskRows * kLinearBlock];
+  alignas(64) float x[kTaskRows * kLinearBlock], slope[kTaskRows * kLinearBlock];
   const Job& job = g.job;
+  const bool capped = job.softcap != 0.0f;
   const int64_t groups = (job.num_rows + kTaskRows - 1) / kTaskRows;
   for (int64_t task = begin; task < end; ++task) {
     const int64_t block = task / groups, i = task % groups * kTaskRows, c = block * kLinearBlock, first = g.first_column + c;
     const int64_t n = smaller(g.num_columns - c, kLinearBlock), rows = smaller(job.num_rows - i, kTaskRows);
-    linear_block<T>(job, i, rows, first, n, x, kLinearBlock);
+    linear_block<T>(job, i, rows, first, n, x, kLinearBlock, capped ? slope : nullptr);
     for (int64_t r = 0; r < rows; ++r) {
       float* row = x + r * kLinearBlock;
       for (int64_t k = n; k < round_up(n, kPadColumns); ++k) row[k] = -kInfinity;
-      const float product = gradient_block(g, i + r, first, n, -kInfinity, row, g.products);
+      const float product = gradient_block(g, i + r, first, n, -kInfinity, row, capped ? slope + r * kLinearBlock : nullptr, g.products);
       if (g.products) g.products[(i + r) * g.product_blocks + block] = product;
     }
     scatter(g, i, rows, c, n, x);

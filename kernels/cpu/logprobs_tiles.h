@@ -58,10 +58,14 @@ void widen_row(const T* row, int64_t n, float* wide, int64_t ahead) {
   for (; k < n; ++k) wide[k] = to_float(row[k]);
 }
 
-// In place: softcap * tanh(x / softcap). n is a multiple of kLanes.
-inline void cap(float* x, int64_t n, float softcap) {
+// In place: softcap * tanh(x / softcap); its slope too, where there is room for it. n is a multiple of kLanes.
+inline void cap(float* x, int64_t n, float softcap, float* slope = nullptr) {
   if (softcap == 0.0f) return;
-  for (int64_t i = 0; i < n; i += kLanes) store(x + i, softcap * tanh(load(x + i) / softcap));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Tanh t = tanh(load(x + i) / softcap);
+    store(x + i, softcap * t.value);
+    if (slope) store(slope + i, t.slope);
+  }
 }
 
 // Elements of weight rows that are widened on the stack, once for all rows of a task; longer rows are widened by each tile for itself.
@@ -78,9 +82,9 @@ void dot_column(const Job& job, int64_t i, int64_t rows, const typename P::Weigh
 }
 
 // x of `rows` packed rows from i on, which begins a tile, and columns [first, first + n), n at most kLinearBlock: x[r * stride + c]. The columns up
-// to the next multiple of kLanes are written too.
+// to the next multiple of kLanes are written too. slope, laid out alike: of the softcap, if wanted.
 template <class T>
-void linear_block(const Job& job, int64_t i, int64_t rows, int64_t first, int64_t n, float* x, int64_t stride) {
+void linear_block(const Job& job, int64_t i, int64_t rows, int64_t first, int64_t n, float* x, int64_t stride, float* slope = nullptr) {
   using P = Product<T>;
   constexpr bool kWiden = sizeof(T) < sizeof(float) && std::is_same_v<typename P::Hidden, float>;  // to the same bits
   const bool widen = kWiden && rows > kTileRows && kTileColumns * job.hidden_size <= kWidened;
@@ -107,7 +111,7 @@ void linear_block(const Job& job, int64_t i, int64_t rows, int64_t first, int64_
     for (int64_t c = n; c < round_up(n, kLanes); ++c) row[c] = 0.0f;
     if (job.bias)
       for (int64_t c = 0; c < n; ++c) row[c] += job.bias[first + c];
-    cap(row, round_up(n, kLanes), job.softcap);
+    cap(row, round_up(n, kLanes), job.softcap, slope ? slope + r * stride : nullptr);
   }
 }
 

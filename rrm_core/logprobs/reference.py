@@ -173,9 +173,12 @@ def score_results(
     pad = forms == PAD_ID
     missing = pad.all(-1)
     ids = existing(forms).flatten(1)
-    label = _logsumexp((logits.gather(-1, ids) if full_vocab else logits).view(forms.shape).masked_fill(pad, _MINUS_INF))
+    chosen = (logits.gather(-1, ids) if full_vocab else logits).view(forms.shape).masked_fill(pad, _MINUS_INF)
+    found = statistics(logits if full_vocab else chosen.flatten(1), temperature).view(*leading, 3)
+    top = (logits if full_vocab else chosen.flatten(1)).detach().amax(-1, keepdim=True)
+    shift = top.masked_fill(~top.isfinite(), 0.0)  # what all logits share moves no result, and would cost digits
+    logits, label = logits - shift, _logsumexp(chosen - shift.unsqueeze(-1))
     whole = logits if full_vocab else label
-    found = statistics(whole, temperature).view(*leading, 3)
     label = label.masked_fill(~torch.logsumexp(whole, -1).isfinite().unsqueeze(-1), _NAN)
     conditional, entropy = normalise(label)
     conditional = conditional.masked_fill(missing, _MINUS_INF)
