@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import settings
 settings.register_profile("default", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile("interpreter", max_examples=5, deadline=None, derandomize=True)  # of Triton: seconds an example
 settings.load_profile("default")
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers fill the cores; threads that wait for each other would only spin
 
 
 @pytest.fixture(autouse=True)

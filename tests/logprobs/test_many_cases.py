@@ -13,7 +13,7 @@ from rrm_core.testing import assert_within_contract, in_float64, ulp
 from tests.logprobs.cases import OPS, random_case
 from tests.logprobs.oracle import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.native]
+pytestmark = [pytest.mark.slow, pytest.mark.native, pytest.mark.usefixtures("one_thread")]
 GROUPS = list(itertools.product(OPS, [torch.float32, torch.bfloat16, torch.float16]))
 CASES = 100_000
 
@@ -32,9 +32,10 @@ def judge(op, calls):
     for args, options, wanted in calls:
         exact = run(OPS[op], in_float64(args), {**in_float64(options), "impl": "reference"}, wanted)
         native = run(OPS[op], args, {**options, "impl": "native"}, wanted)
-        eager = [run(OPS[op], args, {**options, "impl": "reference"}, wanted, order) for order in (0, 1)]
+        orders = 1 if len(options["temperature"]) > 1000 else 2  # many rows are a yardstick by themselves
+        eager = [run(OPS[op], args, {**options, "impl": "reference"}, wanted, order) for order in range(orders)]
         for name in exact:
-            columns.setdefault(name, []).append([x[name].flatten() for x in (native, exact, *eager)])
+            columns.setdefault(name, []).append([x[name].flatten() for x in (native, exact, eager[0], eager[-1])])
     worst = (0.0, "")
     for name, rows in columns.items():
         native, exact, *eager = (torch.cat(column) for column in zip(*rows, strict=True))
@@ -88,7 +89,8 @@ def test_the_corners(group, capsys):
     seeds = itertools.count(1_000_000 * GROUPS.index(group))
     cases, worst = 0, (0.0, "")
     for vocab in (1, 2, 1000, 151_936):
-        corners = list(itertools.product([0, 1, 8, 300, 4096] if vocab <= 1000 else [0, 1, 8], [1, 10, 64]))
+        many = {1: [300, 4096], 2: [300, 4096], 1000: [300], 151_936: []}[vocab]
+        corners = [*itertools.product([0, 1, 8, *many], [1, 10, 64]), *([(4096, 10)] if vocab == 1000 else [])]
         calls = (random_case(op, rows=n, vocab=vocab, ids=ids, scale=33.0, dtype=dtype, seed=next(seeds)) for n, ids in corners)
         worst = max(worst, judge(op, calls))
         cases += sum(n for n, _ in corners)

@@ -13,18 +13,7 @@ from rrm_core.testing import assert_within_contract, in_float64, same_bits, summ
 from tests.logprobs.cases import OPS, random_case
 from tests.logprobs.oracle import run
 
-pytestmark = pytest.mark.native
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Calls this small only wait for their threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
+pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_thread")]
 HALF_TOO = [torch.float32, torch.bfloat16, torch.float16]
 
 
