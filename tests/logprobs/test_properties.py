@@ -35,7 +35,7 @@ def batches(ops=tuple(OPS), dtypes=(torch.float32, torch.bfloat16), **limits):
     return st.fixed_dictionaries(drawn)
 
 
-# Without fused products an exponential errs by two units and all of a row's alike, which the temperature's gradient adds up: 1.4 times the budget seen.
+# Without fused products an exponential errs by two units, all of a row's alike, and the temperature's gradient adds them up: 1.4 budgets seen.
 BASELINE = backend_info()["cpu"] == "native/default"
 
 
