@@ -189,10 +189,11 @@ def test_float16_products_past_65504(impl):
 
 @pytest.mark.parametrize("softcap", [1e-2, 30.0, 1e4])
 def test_a_softcap_of_any_size(impl, softcap):
-    hidden, weight = random_head(3, 20, 300)
+    hidden, weight = random_head(30, 20, 300)
     weight[5] *= 1e4  # far into saturation
-    options = {"softcap": softcap, "temperature": torch.tensor([0.5, 1.0, 2.0]), "impl": impl, "wanted": ["hidden", "weight", "temperature"]}
-    check(linear_token_logprobs, hidden, weight, random_ids((3,), 300), **options)
+    heat = torch.tensor([0.5, 1.0, 2.0]).repeat(10)
+    options = {"softcap": softcap, "temperature": heat, "impl": impl, "wanted": ["hidden", "weight", "temperature"]}
+    check(linear_token_logprobs, hidden, weight, random_ids((30,), 300), **options)
     check(score_token_logprobs, hidden, weight, PAIR, **options)
 
 
