@@ -15,19 +15,29 @@ Tensor zeros(const Tensor& like, const Sizes& sizes, ScalarType type) {
   return torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
 }
 
+// Of a row: sums of w d and w d^2, see rrm::Gradients.
+struct Moments {
+  double first = 0.0, second = 0.0;
+
+  void add(const float* blocks, int64_t n) {
+    for (int64_t b = 0; b < n; ++b) {
+      first += blocks[2 * b];
+      second += blocks[2 * b + 1];
+    }
+  }
+};
+
 // The rows of a source that have gradients, with their lines and their ids' own.
 struct LiveRows {
   std::vector<rrm::Row> rows;
   std::vector<rrm::Line> lines;
-  std::vector<float> chosen;      // [rows, width]
-  std::vector<float> sum_at_ids;  // [rows] sum of dL/dx (x - max), of rows with nothing but their ids
+  std::vector<float> chosen;  // [rows, width]
 
   // Fills lines and chosen by fill(gradients, first row) of one pass after another.
   template <class Fill>
   void find_lines(const Source& s, const Fill& fill) {
     lines.resize(rows.size());
     chosen.resize(rows.size() * s.job.width);
-    sum_at_ids.resize(rows.size());
     for_each_pass(s.job, rows, s.pass_rows(), false, [&](const rrm::Job& job, size_t first) { fill(gradients(job, first), first); });
   }
 
@@ -37,8 +47,6 @@ struct LiveRows {
     g.job = job;
     g.lines = lines.data() + first;
     g.chosen = chosen.data() + first * job.width;
-    g.products = sum_at_ids.data() + first;
-    g.product_blocks = 1;
     return g;
   }
 
@@ -47,11 +55,12 @@ struct LiveRows {
     job.num_rows = std::min(most, rows.size() - first);
   }
 
-  // dL/dT from sum dL/dx (x - max): dL/dz sums to `sum`, whatever the maximum.
-  void add_temperature(float* out, size_t i, double product) const {
-    const double t = rows[i].tempered.temperature;
-    const double max = std::isfinite(lines[i].max) ? lines[i].max : 0.0;  // else there is no distribution, or no gradient
-    out[rows[i].output] = static_cast<float>(-product / t - max * lines[i].sum / (t * t));
+  // dL/dz sums to `sum`, whatever the maximum. Where all is -inf, T changes nothing.
+  void add_temperature(float* out, size_t i, const Moments& m) const {
+    const rrm::Line& line = lines[i];
+    if (line.max == -kInfinity) return;
+    const double t = rows[i].tempered.temperature, product = line.exact_a * m.first + line.exact_b * m.second + line.at_ids;
+    out[rows[i].output] = static_cast<float>(-product / t - double{line.max} * line.sum / (t * t));
   }
 };
 
@@ -153,16 +162,17 @@ Tensors logits_gradients(const Source& s, LiveRows& live, bool full_vocab, bool 
     });
   }
   if (full_vocab) {
-    std::vector<float> products(need_temperature ? std::min<size_t>(s.pass_rows(), live.rows.size()) * s.job.num_blocks : 0);
+    std::vector<float> moments(need_temperature ? std::min<size_t>(s.pass_rows(), live.rows.size()) * s.job.num_blocks * 2 : 0);
     for (size_t first = 0; first < live.rows.size(); first += s.pass_rows()) {
       rrm::Gradients g = live.gradients(s.job, first);
       live.set_rows(g.job, first, s.pass_rows());
-      g.products = need_temperature ? products.data() : nullptr;
+      g.moments = need_temperature ? moments.data() : nullptr;
       g.logits = out;
       run(kernels().logits_gradients, g.job.num_rows * s.job.num_blocks, std::min(s.job.vocab, rrm::kLogitsBlock), g);
       for (int64_t i = 0; need_temperature && i < g.job.num_rows; ++i) {
-        const float* from = products.data() + i * s.job.num_blocks;
-        live.add_temperature(of_temperature, first + i, std::accumulate(from, from + s.job.num_blocks, 0.0));
+        Moments of_row;
+        of_row.add(moments.data() + 2 * i * s.job.num_blocks, s.job.num_blocks);
+        live.add_temperature(of_temperature, first + i, of_row);
       }
     }
   } else {
@@ -170,7 +180,7 @@ Tensors logits_gradients(const Source& s, LiveRows& live, bool full_vocab, bool 
     live.set_rows(g.job, 0, live.rows.size());
     g.logits = out;
     if (need_logits) run(kernels().spread_chosen, g.job.num_rows, s.job.vocab / 16, g);
-    for (size_t i = 0; need_temperature && i < live.rows.size(); ++i) live.add_temperature(of_temperature, i, live.sum_at_ids[i]);
+    for (size_t i = 0; need_temperature && i < live.rows.size(); ++i) live.add_temperature(of_temperature, i, {});
   }
   if (need_temperature) results.push_back(grad_temperature);
   return results;
@@ -250,12 +260,13 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
   const int64_t padded = ceil_div(h, rrm::kHiddenPad) * rrm::kHiddenPad, most = std::min(n, rrm::kGradientRows);
   const int64_t panel_rows = ceil_div(most, rrm::kPanelPad) * rrm::kPanelPad, blocks = rrm::kGradientColumns / rrm::kLinearBlock;
   const bool columns = out.need.weight || out.need.bias, wide = s.job.dtype == rrm::DType::kFloat32;
-  std::vector<float> packed(most * padded), products(out.need.temperature ? most * blocks : 0);
+  std::vector<float> packed(most * padded), moments(out.need.temperature ? most * blocks * 2 : 0);
   std::vector<float> by_row(out.need.hidden ? panel_rows * rrm::kGradientColumns : 0),
       by_column(columns ? rrm::kGradientColumns * rrm::kGradientRows : 0);
   std::vector<float> head(out.need.hidden ? rrm::kGradientColumns * padded : 0), states(out.need.weight ? most * padded : 0);
   std::vector<float> of_weight(out.need.weight && !wide ? rrm::kGradientColumns * h : 0);
-  std::vector<double> sums(out.need.bias ? rrm::kGradientColumns : 0), product_of(out.need.temperature ? n : 0);
+  std::vector<double> sums(out.need.bias ? rrm::kGradientColumns : 0);
+  std::vector<Moments> moments_of(out.need.temperature ? n : 0);
   for (int64_t column = 0; column < vocab; column += rrm::kGradientColumns) {
     const int64_t size = std::min(vocab - column, rrm::kGradientColumns);
     const int64_t row_bytes = s.job.weight_stride * (wide ? 4 : 2);
@@ -271,8 +282,8 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
       rrm::Gradients g = live.gradients(s.job, first);
       live.set_rows(g.job, first, rrm::kGradientRows);
       g.job.packed = packed.data();
-      g.products = out.need.temperature ? products.data() : nullptr;
-      g.product_blocks = blocks;
+      g.moments = out.need.temperature ? moments.data() : nullptr;
+      g.moment_blocks = blocks;
       g.first_column = column;
       g.num_columns = size;
       g.by_row = out.need.hidden ? by_row.data() : nullptr;
@@ -285,7 +296,7 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
       }
       run(kernels().linear_gradients, ceil_div(rows, rrm::kTaskRows) * ceil_div(size, rrm::kLinearBlock), kThreadCost, g);
       for (int64_t i = 0; out.need.temperature && i < rows; ++i)
-        for (int64_t b = 0; b < ceil_div(size, rrm::kLinearBlock); ++b) product_of[first + i] += products[i * blocks + b];
+        moments_of[first + i].add(moments.data() + 2 * i * blocks, ceil_div(size, rrm::kLinearBlock));
       const auto add = [&](const rrm::PanelProduct& p) {
         run(kernels().multiply, ceil_div(p.rows, rrm::kProductRows) * ceil_div(p.columns, rrm::kProductColumns), kThreadCost, p);
       };
@@ -301,7 +312,7 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
     }
     if (out.need.bias) std::copy_n(sums.begin(), size, out.bias_data() + column);
   }
-  for (int64_t i = 0; out.need.temperature && i < n; ++i) live.add_temperature(out.temperature_data(), i, product_of[i]);
+  for (int64_t i = 0; out.need.temperature && i < n; ++i) live.add_temperature(out.temperature_data(), i, moments_of[i]);
 }
 
 // The labels' own rows of the head and nothing else.
@@ -331,7 +342,7 @@ void add_labels(const Source& s, ScoreRows& live, HeadGradients& out) {
     for (size_t t = 0; t < tokens.size(); ++t) cast_rows(rounded.data() + t * h, 1, h, s.job.dtype, out.weight_data(tokens[t]));
   }
   for (size_t t = 0; out.need.bias && t < tokens.size(); ++t) out.bias_data()[tokens[t]] = static_cast<float>(of_bias[t]);
-  for (int64_t i = 0; out.need.temperature && i < n; ++i) live.add_temperature(out.temperature_data(), i, live.sum_at_ids[i]);
+  for (int64_t i = 0; out.need.temperature && i < n; ++i) live.add_temperature(out.temperature_data(), i, {});
 }
 
 // ---- the ops, with the schemas of rrm_core/logprobs/schema.py

@@ -25,9 +25,11 @@ void token_lines(const Gradients& g, const TokenGradients& grads, int64_t begin,
     const double temperature = row.tempered.temperature, log_total = found.log_total;
     const double of_entropy = grads.entropy[n], of_sum = grads.logsumexp[n], entropy = grads.forward_entropy[n];
     const float* of_logprob = grads.logprob + n * width;
-    double total = 0.0, unreached = 0.0;
+    double total = 0.0, unreached = 0.0, at_ids = 0.0;
     for (int64_t k = 0; k < width; ++k)
       if (row.ids[order[k]] >= 0) total += of_logprob[order[k]];
+    const double scale = exp(-log_total) / temperature, b = -scale * of_entropy / temperature;
+    const double a = scale * (of_sum - total - of_entropy * (entropy - log_total));
     for (int64_t k = 0, next; k < width; k = next) {  // runs of the same id
       const int64_t id = row.ids[order[k]];
       double own = 0.0;
@@ -37,12 +39,14 @@ void token_lines(const Gradients& g, const TokenGradients& grads, int64_t begin,
       double dz = own;
       if (p != 0.0)  // 1 - p with all its digits
         dz = -own * expm1(logprob) - p * (total - own) + p * (of_sum - of_entropy * (logprob + entropy));
-      if (x == -kInfinity) unreached += own;
+      const double d = x - found.max;
+      if (x == -kInfinity)
+        unreached += own;
+      else
+        at_ids += (dz / temperature - exp(d / temperature) * (a + b * d)) * d;
       for (int64_t j = k; j < next; ++j) g.chosen[i * width + order[j]] = static_cast<float>(dz / temperature);
     }
-    const double scale = exp(-log_total) / temperature, b = -scale * of_entropy / temperature;
-    const double a = scale * (of_sum - total - of_entropy * (entropy - log_total));
-    g.lines[i] = {static_cast<float>(found.max), static_cast<float>(a), static_cast<float>(b), static_cast<float>(of_sum - unreached)};
+    g.lines[i] = {float(found.max), float(a), float(b), float(of_sum - unreached), a, b, at_ids};
   }
 }
 
@@ -91,7 +95,8 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
       if (!label.possible(l)) of_impossible_conditionals += of_conditional[l];
     }
     const double unreached = of_impossible + (some_possible ? of_impossible_conditionals : of_mass);
-    double product = 0.0;
+    const double a = full ? -exp(-log_total) / temperature * (total + of_mass) : 0.0;
+    double at_ids = 0.0;
     for (int64_t l = 0; l < labels; ++l) {
       const double q = label.q[l], away = values ? values[l] - label.expected : 0.0;
       double d = 0.0;
@@ -105,56 +110,52 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
       }
       for (int64_t k = l * forms; k < (l + 1) * forms; ++k) {
         if (row.ids[k] < 0) continue;
-        const double share = label.possible(l) ? exp((x[k] - found.max) / temperature - label.log_weights[l]) : 0.0, dx = share * d / temperature;
-        if (share != 0.0) product += dx * (x[k] - found.max);
+        const double distance = x[k] - found.max;
+        const double share = label.possible(l) ? exp(distance / temperature - label.log_weights[l]) : 0.0, dx = share * d / temperature;
+        if (share != 0.0) at_ids += (dx - exp(distance / temperature) * a) * distance;
         double value = full && !__builtin_isfinite(log_total) ? double(NAN) : dx;
         if (!full && g.job.softcap != 0.0f && value != 0.0) value *= 1.0 - (x[k] / g.job.softcap) * (x[k] / g.job.softcap);
         g.chosen[i * g.job.width + k] = static_cast<float>(value);
       }
     }
-    const double a = full ? -exp(-log_total) / temperature * (total + of_mass) : 0.0;
-    g.lines[i] = {static_cast<float>(found.max), static_cast<float>(a), 0.0f, static_cast<float>(-unreached)};
-    if (!full) g.products[i] = static_cast<float>(product);
+    g.lines[i] = {float(found.max), float(a), 0.0f, float(-unreached), a, 0.0, at_ids};
   }
 }
 
 // ---- a block of columns
 
-// dx[0, n) = the row's line at x[0, n), up to a multiple of kPadColumns. dx may be x. Bounded: see `weigh`.
+// x[0, n) becomes the row's line there, up to a multiple of kPadColumns. Bounded: see `weigh`. moments: see `Gradients`, or null.
 template <bool kBounded>
-void draw_line(const Line& line, const Tempered& tempered, int64_t n, const float* x, float* dx) {
+void draw_line(const Line& line, const Tempered& tempered, int64_t n, float* x, float* moments) {
+  Vec first[kSums] = {}, second[kSums] = {};
   for (int64_t c = 0; c < n; c += kPadColumns) {
     Vec distance[kSums], weight[kSums];
     for (int j = 0; j < kSums; ++j) distance[j] = load(x + c + j * kLanes) - line.max;
     weigh<kBounded>(distance, tempered, weight);
-    for (int j = 0; j < kSums; ++j) store(dx + c + j * kLanes, weight[j] * fma(splat(line.b), distance[j], splat(line.a)));
+    for (int j = 0; j < kSums; ++j) store(x + c + j * kLanes, weight[j] * fma(splat(line.b), distance[j], splat(line.a)));
+    if (!moments) continue;
+    for (int j = 0; j < kSums; ++j) {
+      const Vec weighted = weight[j] * distance[j];
+      first[j] += weighted;
+      second[j] = fma(weighted, distance[j], second[j]);
+    }
   }
+  if (!moments) return;
+  moments[0] = total(first);
+  moments[1] = total(second);
 }
 
-// x[0, n) of row i, columns from `first` on, becomes dL/dx, with room up to a multiple of kPadColumns; min: the smallest of them. Returns the sum of
-// dL/dx (x - max) where `product` says so. slope: of the softcap at each, or null.
-float gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float min, float* x, const float* slope, bool product) {
+// x[0, n) of row i, columns from `first` on, becomes dL/dx, with room up to a multiple of kPadColumns; min: the smallest of them. slope: of the
+// softcap at each, or null.
+void gradient_block(const Gradients& g, int64_t i, int64_t first, int64_t n, float min, float* x, const float* slope, float* moments) {
   const Row& row = g.job.rows[i];
   const Line& line = g.lines[i];
-  const bool in_place = !product && !slope;
-  static_assert(kLinearBlock <= kLogitsBlock);
-  alignas(64) float room[kLogitsBlock];
-  float* dx = in_place ? x : room;
-  (min - line.max > row.tempered.least ? draw_line<false> : draw_line<true>)(line, row.tempered, n, x, dx);
+  (min - line.max > row.tempered.least ? draw_line<false> : draw_line<true>)(line, row.tempered, n, x, moments);
   for (int64_t k = 0; k < g.job.width; ++k) {
     const int64_t id = row.ids[k];
-    if (id >= first && id < first + n) dx[id - first] = g.chosen[i * g.job.width + k];
+    if (id >= first && id < first + n) x[id - first] = g.chosen[i * g.job.width + k];
   }
-  if (in_place) return 0.0f;
-  Vec products[kSums] = {};
-  for (int64_t c = 0; c < n; c += kPadColumns)
-    for (int j = 0; j < kSums; ++j) {
-      float* at = x + c + j * kLanes;
-      const Vec v = load(at), d = load(dx + c + j * kLanes);
-      products[j] = fma(v == -kInfinity ? Vec{} : d, v == -kInfinity ? Vec{} : v - line.max, products[j]);
-      store(at, slope ? d * load(slope + c + j * kLanes) : d);
-    }
-  return total(products);
+  for (int64_t c = 0; slope && c < n; c += kLanes) store(x + c, load(x + c) * load(slope + c));
 }
 
 template <class T>
@@ -166,8 +167,7 @@ void logits_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
     const int64_t n = smaller(job.vocab - first, kLogitsBlock);
     const T* from = static_cast<const T*>(job.logits) + job.rows[i].source + first * job.column_stride;
     const Range range = load_block(from, job.column_stride, n, x);
-    const float product = gradient_block(g, i, first, n, range.min, x, nullptr, g.products);
-    if (g.products) g.products[task] = product;
+    gradient_block(g, i, first, n, range.min, x, nullptr, g.moments ? g.moments + 2 * task : nullptr);
     if (!g.logits) continue;
     T* out = static_cast<T*>(g.logits) + job.rows[i].output * job.vocab + first;
     int64_t c = 0;
@@ -217,8 +217,8 @@ void linear_gradients_of(const Gradients& g, int64_t begin, int64_t end) {
     for (int64_t r = 0; r < rows; ++r) {
       float* row = x + r * kLinearBlock;
       for (int64_t k = n; k < round_up(n, kPadColumns); ++k) row[k] = -kInfinity;
-      const float product = gradient_block(g, i + r, first, n, -kInfinity, row, capped ? slope + r * kLinearBlock : nullptr, g.products);
-      if (g.products) g.products[(i + r) * g.product_blocks + block] = product;
+      float* moments = g.moments ? g.moments + 2 * ((i + r) * g.moment_blocks + block) : nullptr;
+      gradient_block(g, i + r, first, n, -kInfinity, row, capped ? slope + r * kLinearBlock : nullptr, moments);
     }
     scatter(g, i, rows, c, n, x);
   }

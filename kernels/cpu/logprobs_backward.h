@@ -21,9 +21,11 @@ constexpr int64_t kProductColumns = 256;
 static_assert(kProductRows % kPanelPad == 0 && kProductColumns % kHiddenPad == 0);
 
 // A row's dL/dx = exp((x - max) / T) (a + b (x - max)) away from its ids, which have values of their own (`chosen`). sum: of all its dL/dz, but where
-// x is -inf.
+// x is -inf. For the temperature, in double, as a rounding that all columns share adds up: a and b; at_ids: the sum over the ids of what dL/dx
+// exceeds the line by, times x - max.
 struct Line {
   float max, a, b, sum;
+  double exact_a, exact_b, at_ids;
 };
 
 struct TokenGradients {
@@ -54,9 +56,9 @@ struct Gradients {
   Job job;        // of logits: all columns. From hidden states: `packed` rows
   Line* lines;    // [num_rows]
   float* chosen;  // [num_rows, width] dL/dx of the ids
-  // Per row and block of columns (of the vocabulary, or of those at hand): sums of dL/dx (x - max); or null.
-  float* products;
-  int64_t product_blocks;
+  // Per row and block of columns (of the vocabulary, or of those at hand): sums of w d and w d^2, w = exp(d / T) and d = x - max; or null.
+  float* moments;  // [num_rows, moment_blocks, 2]
+  int64_t moment_blocks;
 
   void* logits;  // [N, vocab] dL/dlogits of the job's dtype, or null
 
@@ -108,7 +110,7 @@ struct LabelGradients {
 };
 
 struct LogprobBackwardKernels {
-  // Rows in [begin, end): lines and chosen, from the selected logits of the job; without the vocabulary also `products`, of the ids alone.
+  // Rows in [begin, end): lines and chosen, from the selected logits of the job.
   void (*token_lines)(const Gradients&, const TokenGradients&, int64_t begin, int64_t end);
   void (*score_lines)(const Gradients&, const ScoreGradients&, int64_t begin, int64_t end);
   // Tasks t in [begin, end): column block t % num_blocks of row t / num_blocks.

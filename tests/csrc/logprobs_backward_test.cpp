@@ -105,10 +105,11 @@ struct Problem {
   }
 };
 
-void check_temperature(const Table& table, const Problem& p, const std::vector<Line>& lines, const std::vector<float>& products, int64_t blocks) {
+void check_temperature(const Table& table, const Problem& p, const std::vector<Line>& lines, const std::vector<float>& moments, int64_t blocks) {
   for (int64_t i = 0; i < p.rows; ++i) {
-    double product = 0;
-    for (int64_t b = 0; b < blocks; ++b) product += products[i * blocks + b];
+    double product = lines[i].at_ids;
+    for (int64_t b = 0; b < blocks; ++b)
+      product += lines[i].exact_a * moments[2 * (i * blocks + b)] + lines[i].exact_b * moments[2 * (i * blocks + b) + 1];
     const double t = p.temperature, got = -product / t - double{lines[i].max} * lines[i].sum / (t * t);
     check_close(table.name, "gradient of the temperature", got, p.of_temperature[i], 1e-5 * p.scale * (1 + std::fabs(p.of_temperature[i])));
   }
@@ -132,9 +133,9 @@ void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, i
   if (!hidden) {
     const size_t size = dtype == DType::kFloat32 ? 4 : 2;
     std::vector<uint8_t> out(rows * vocab * size);
-    std::vector<float> products(rows * p.job.num_blocks);
+    std::vector<float> moments(2 * rows * p.job.num_blocks);
     g.logits = out.data();
-    g.products = products.data();
+    g.moments = moments.data();
     kernels.logits_gradients(g, 0, rows * p.job.num_blocks);
     for (int64_t i = 0; i < rows * vocab; ++i) {
       float got;
@@ -144,15 +145,15 @@ void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, i
       if (dtype != DType::kFloat32) got = dtype == DType::kBFloat16 ? from_bfloat16(half) : from_float16(half);
       check_close(table.name, "gradient of a logit", got, p.dz[i], unit * (std::fabs(p.dz[i]) + 1e-2));
     }
-    check_temperature(table, p, lines, products, p.job.num_blocks);
+    check_temperature(table, p, lines, moments, p.job.num_blocks);
     return;
   }
   const int64_t columns = std::min(vocab, kGradientColumns), blocks = kGradientColumns / kLinearBlock, padded = up(hidden, kHiddenPad);
-  std::vector<float> products(rows * blocks), by_row(up(rows, kPanelPad) * kGradientColumns), by_column(kGradientColumns * kGradientRows);
+  std::vector<float> moments(2 * rows * blocks), by_row(up(rows, kPanelPad) * kGradientColumns), by_column(kGradientColumns * kGradientRows);
   std::vector<float> head(kGradientColumns * padded), states(rows * padded), of_hidden(rows * hidden), of_weight(columns * hidden);
   std::vector<double> sums(columns);
-  g.products = products.data();
-  g.product_blocks = blocks;
+  g.moments = moments.data();
+  g.moment_blocks = blocks;
   g.num_columns = columns;
   g.by_row = by_row.data();
   g.by_column = by_column.data();
@@ -180,7 +181,7 @@ void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, i
       for (int64_t v = 0; v < vocab; ++v) expected += p.dz[i * vocab + v] * p.w.values[v * hidden + k];
       check_close(table.name, "gradient of a hidden state", of_hidden[i * hidden + k], expected, 1e-5 * p.scale);
     }
-  check_temperature(table, p, lines, products, blocks);
+  check_temperature(table, p, lines, moments, blocks);
 }
 
 }  // namespace

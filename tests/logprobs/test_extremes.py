@@ -54,6 +54,16 @@ def test_the_temperature_of_flat_distributions(temperature, scale, columns):
     assert_within_contract(native, eager, exact)
 
 
+@pytest.mark.cpu
+def test_the_temperature_of_labels_among_many_tokens():
+    """A rounding that all columns share (of the line, of the normaliser) would add up over 2000 of them."""
+    logits, heat = random_logits(33, 2000, scale=0.5), torch.linspace(0.5, 1.5, 33)
+    arguments = [logits, ScoreTokens({"A": [3, 70], "B": [64], "C": [5]}, values=[0.0, 1.0, 2.0])]
+    native, eager = (of_temperature(score_token_logprobs_from_logits, arguments, heat, impl) for impl in ("native", "reference"))
+    exact = of_temperature(score_token_logprobs_from_logits, [logits.double(), arguments[1]], heat.double(), "reference")
+    assert_within_contract(native, eager, exact)
+
+
 @pytest.mark.parametrize("full_vocab", [True, False])
 def test_an_impossible_labels_upstream_gradient_reaches_the_temperature(full_vocab):
     logits, labels = torch.tensor([[0.3, 1.0, -0.4, -torch.inf, 0.2, 0.9]]), ScoreTokens({"A": [1, 2], "B": [3], "C": [5]})
