@@ -37,7 +37,17 @@ class Op:
     reference: Callable[..., Any]
     in_float64: bool
     triton: Callable[..., Any] | None
+    function: type[torch.autograd.Function] | None
     native_devices: set[str] = field(default_factory=set)
+
+    def __call__(self, *args: Any) -> Any:
+        """``dispatched(*args)``. In eager PyTorch without its kernel under the autograd key, which goes through Python and costs 10 us."""
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return self.dispatched(*args)
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return self.dispatched(*args) if self.function is None else self.function.apply(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.dispatched(*args)
 
     def find_native(self) -> None:
         """Asks the dispatcher which devices have a body of their own; called when a library has been loaded."""
@@ -50,12 +60,26 @@ class Op:
         if impl == "reference" or (impl is None and too_wide):
             return self.reference
         if impl is None:
-            return self.dispatched
+            return self
         if impl != "native":
             raise ValueError(f"impl: expected None, 'native' or 'reference', got {impl!r}")
         if like.device.type not in self.native_devices or too_wide:
             raise NativeKernelError(f"impl: no native kernel of {self.name} for {like.dtype} on {like.device.type}; see rrm_core.backend_info()")
-        return self.dispatched
+        return self
+
+
+def _autograd_function(
+    name: str, dispatched: Callable[..., Any], setup_context: Callable[..., None], backward: Callable[..., Any]
+) -> type[torch.autograd.Function]:
+    """What torch.library makes of the same functions for the autograd key."""
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = dispatched(*args)
+        setup_context(ctx, args, output)
+        return output
+
+    return type(name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
 
 
 @cache
@@ -103,6 +127,8 @@ def define_op(
     body = None if triton is None else _on_device(triton)
     if body is not None and HAS_TRITON:
         LIBRARY.impl(name, body, "CUDA")
-    op = Op(name, getattr(torch.ops.rrm, name).default, reference, in_float64, body)
+    dispatched = getattr(torch.ops.rrm, name).default
+    function = None if setup_context is None or backward is None else _autograd_function(name, dispatched, setup_context, backward)
+    op = Op(name, dispatched, reference, in_float64, body, function)
     OPS[name] = op
     return op

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 _FLOAT32 = torch.finfo(torch.float32)
+_FEW = 64  # values are looked at one by one
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -32,7 +33,12 @@ def _fits(got: Sequence[int], shape: Sequence[int | str]) -> bool:
     if shape and shape[0] == "...":
         shape = shape[1:]
         got = got[max(0, len(got) - len(shape)) :]
-    return len(got) == len(shape) and all(isinstance(want, str) or want == size for want, size in zip(shape, got, strict=True))
+    if len(got) != len(shape):
+        return False
+    for want, size in zip(shape, got, strict=True):  # noqa: SIM110 - a generator would cost a microsecond
+        if want != size and not isinstance(want, str):
+            return False
+    return True
 
 
 def require_shape(name: str, value: torch.Tensor, *shapes: Sequence[int | str]) -> None:
@@ -59,7 +65,11 @@ def require_in_range(name: str, ids: torch.Tensor, end: int, *, also: int | None
     """Integers in [0, end), or equal to ``also``; checked where values are readable."""
     if not values_readable(ids) or ids.numel() == 0:
         return
-    low, high = (int(v) for v in torch.aminmax(ids))
+    if ids.numel() <= _FEW:
+        values = ids.flatten().tolist()
+        low, high = min(values), max(values)
+    else:
+        low, high = (int(v) for v in torch.aminmax(ids))
     if low >= 0 and high < end:
         return
     bad = (ids < 0) | (ids >= end)

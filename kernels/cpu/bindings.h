@@ -35,7 +35,7 @@ struct Array {
   Array(const OptionalTensor& t, int64_t count) {
     if (!t) return;
     STD_TORCH_CHECK(t->scalar_type() == kType && t->numel() == count, "expected ", count, " elements of the op's dtype");
-    tensor = torch::stable::contiguous(*t);
+    tensor = t->is_contiguous() ? *t : torch::stable::contiguous(*t);
     data = static_cast<const T*>(tensor->const_data_ptr());
   }
 };

@@ -109,10 +109,11 @@ void for_each_pass(rrm::Job job, const std::vector<rrm::Row>& rows, int64_t pass
   const rrm::LogprobKernels& kernels = *rrm::table().logprobs;
   const int64_t padded = ceil_div(job.hidden_size, rrm::kHiddenPad) * rrm::kHiddenPad;
   const int64_t most = std::min<int64_t>(pass_rows, rows.size());
-  std::vector<float> packed(most * padded), selected(most * job.width);
+  std::vector<float> packed(most * padded), selected(most * job.width), slopes(full_vocab || job.softcap == 0.0f ? 0 : selected.size());
   std::vector<rrm::Partial> partials(full_vocab ? most * job.num_blocks : 0);
   job.packed = packed.data();
   job.selected = selected.data();
+  job.slopes = slopes.data();
   job.partials = partials.data();
   for (size_t first = 0; first < rows.size(); first += pass_rows) {
     job.rows = rows.data() + first;

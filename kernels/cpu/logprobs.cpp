@@ -96,8 +96,11 @@ void selected_of(const Job& job, int64_t begin, int64_t end) {
       for (int64_t r = 0; r < rows; ++r) {
         if (job.bias)
           for (int64_t c = 0; c < n; ++c) x[r][c] += job.bias[ids[where[c]]];
-        cap(x[r], kLanes, job.softcap);
+        float slope[kLanes];
+        cap(x[r], kLanes, job.softcap, slope);
         for (int64_t c = 0; c < n; ++c) job.selected[(i + r) * job.width + where[c]] = x[r][c];
+        if (job.softcap == 0.0f) continue;
+        for (int64_t c = 0; c < n; ++c) job.slopes[(i + r) * job.width + where[c]] = slope[c];
       }
     }
     i += rows;

@@ -70,6 +70,7 @@ struct Job {
   Partial* partials;       // [num_rows, num_blocks]
   int64_t num_blocks;
   float* selected;  // [num_rows, width] x of the ids, prefilled for ids that are never looked up
+  float* slopes;    // alike: of the softcap at each; written by `selected` alone
 };
 
 struct TokenOutputs {

@@ -114,7 +114,7 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
         const double share = label.possible(l) ? exp(distance / temperature - label.log_weights[l]) : 0.0, dx = share * d / temperature;
         if (share != 0.0) at_ids += (dx - exp(distance / temperature) * a) * distance;
         double value = full && !__builtin_isfinite(log_total) ? double(NAN) : dx;
-        if (!full && g.job.softcap != 0.0f && value != 0.0) value *= 1.0 - (x[k] / g.job.softcap) * (x[k] / g.job.softcap);
+        if (!full && g.job.softcap != 0.0f && value != 0.0) value *= g.job.slopes[i * g.job.width + k];
         g.chosen[i * g.job.width + k] = static_cast<float>(value);
       }
     }
@@ -129,15 +129,19 @@ template <bool kBounded>
 void draw_line(const Line& line, const Tempered& tempered, int64_t n, float* x, float* moments) {
   Vec first[kSums] = {}, second[kSums] = {};
   for (int64_t c = 0; c < n; c += kPadColumns) {
-    Vec distance[kSums], weight[kSums];
-    for (int j = 0; j < kSums; ++j) distance[j] = load(x + c + j * kLanes) - line.max;
-    weigh<kBounded>(distance, tempered, weight);
-    for (int j = 0; j < kSums; ++j) store(x + c + j * kLanes, weight[j] * fma(splat(line.b), distance[j], splat(line.a)));
-    if (!moments) continue;
-    for (int j = 0; j < kSums; ++j) {
-      const Vec weighted = weight[j] * distance[j];
-      first[j] += weighted;
-      second[j] = fma(weighted, distance[j], second[j]);
+#pragma GCC unroll 2
+    for (int j = 0; j < kSums; j += kInStep) {
+      float* at = x + c + j * kLanes;
+      Vec distance[kInStep], weight[kInStep];
+      for (int i = 0; i < kInStep; ++i) distance[i] = load(at + i * kLanes) - line.max;
+      weigh<kBounded>(distance, tempered, weight);
+      for (int i = 0; i < kInStep; ++i) store(at + i * kLanes, weight[i] * fma(splat(line.b), distance[i], splat(line.a)));
+      if (!moments) continue;
+      for (int i = 0; i < kInStep; ++i) {
+        const Vec weighted = weight[i] * distance[i];
+        first[j + i] += weighted;
+        second[j + i] = fma(weighted, distance[i], second[j + i]);
+      }
     }
   }
   if (!moments) return;

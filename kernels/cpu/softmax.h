@@ -15,6 +15,8 @@ using rrm::Tempered;
 // Columns a block is padded to: independent sums keep both the rounding error and the latency of a long sum down.
 constexpr int kSums = 4;
 constexpr int kPadColumns = kSums * kLanes;
+// Vectors whose exponentials are formed in step: what the registers, 32 with AVX-512, hold beside the sums.
+constexpr int kInStep = kLanes == 16 ? 4 : 2;
 
 inline float total(const Vec (&parts)[kSums]) {
   return horizontal_sum((parts[0] + parts[2]) + (parts[1] + parts[3]));
@@ -82,11 +84,14 @@ inline void sum_block(const float* x, int64_t n, float shift, const Tempered& te
   for (int64_t i = 0; i < n; i += kPadColumns) {
     for (int64_t line = 0; line < step; line += 64) __builtin_prefetch(ahead + line);
     ahead += step;
-    Vec distance[kSums], weight[kSums];
-    for (int j = 0; j < kSums; ++j) distance[j] = load(x + i + j * kLanes) - shift;
-    weigh<kBounded>(distance, tempered, weight);
-    for (int j = 0; j < kSums; ++j) rests[j] += weight[j];
-    for (int j = 0; j < kSums; ++j) moments[j] = fma(weight[j], distance[j], moments[j]);
+#pragma GCC unroll 2
+    for (int first = 0; first < kSums; first += kInStep) {
+      Vec distance[kInStep], weight[kInStep];
+      for (int j = 0; j < kInStep; ++j) distance[j] = load(x + i + (first + j) * kLanes) - shift;
+      weigh<kBounded>(distance, tempered, weight);
+      for (int j = 0; j < kInStep; ++j) rests[first + j] += weight[j];
+      for (int j = 0; j < kInStep; ++j) moments[first + j] = fma(weight[j], distance[j], moments[first + j]);
+    }
   }
   *rest = total(rests);
   *moment = total(moments);

@@ -66,5 +66,22 @@ def tanh(x):
 
 
 @triton.jit
+def softcapped(x, softcap, HAS_SOFTCAP: tl.constexpr):
+    if HAS_SOFTCAP:
+        x = softcap * tanh(tl.div_rn(x, tl.zeros_like(x) + softcap))
+    return x
+
+
+@triton.jit
+def softcap_slope(x, softcap):
+    """Of ``softcapped`` at x, 1 - tanh^2: with its digits where tanh is near 1."""
+    x = tl.div_rn(x, tl.zeros_like(x) + softcap)
+    near = tanh(x)
+    e = tl.exp2(tl.abs(x) * (-2.0 * LOG2_E))
+    below_1 = tl.div_rn(2.0 * e, 1.0 + e)
+    return tl.where(tl.abs(x) < 0.625, 1.0 - near * near, below_1 * (2.0 - below_1))
+
+
+@triton.jit
 def exp(x):
     return tl.exp2(x * LOG2_E)

@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, tanh
+from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, softcapped
 from rrm_core._triton.configs import CHUNK, FINISH, linear_config, stream_config
 from rrm_core._triton.softmax import accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile, store_statistics
 
@@ -140,11 +140,10 @@ def source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS: tl.constexpr):
 
 @triton.jit
 def tile_of_logits(
-    hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight, softcap,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, EVEN_HIDDEN: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
+    hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight,
+    HAS_BIAS: tl.constexpr, EVEN_HIDDEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """x [BLOCK_V, BLOCK_N] = softcap(W h^T + bias), one order along the hidden size. Columns of no token are computed as some token's."""
+    """W h^T + bias [BLOCK_V, BLOCK_N], one order along the hidden size. Columns of no token are computed as some token's."""
     o_hidden = tl.arange(0, BLOCK_H)
     column = tl.minimum(column, vocab - 1).to(tl.int64)
     p_weight = weight_ptr + column[:, None] * stride_weight + o_hidden[None, :]
@@ -161,8 +160,6 @@ def tile_of_logits(
         p_hidden += BLOCK_H * stride_hidden
     if HAS_BIAS:
         x += tl.load(bias_ptr + column)[:, None]
-    if HAS_SOFTCAP:
-        x = softcap * tanh(tl.div_rn(x, tl.zeros_like(x) + softcap))
     return x
 
 
@@ -182,9 +179,10 @@ def _linear_statistics_kernel(
     column = (block * BLOCK_V).to(tl.int32) + tl.arange(0, BLOCK_V)
     source, _ = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
     x = tile_of_logits(
-        hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight, softcap,
-        HAS_BIAS, HAS_SOFTCAP, EVEN_HIDDEN, BLOCK_N, BLOCK_V, BLOCK_H,
+        hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight,
+        HAS_BIAS, EVEN_HIDDEN, BLOCK_N, BLOCK_V, BLOCK_H,
     )  # fmt: skip
+    x = softcapped(x, softcap, HAS_SOFTCAP)
     x = tl.where((column < vocab)[:, None], maximum(x, LOWEST), LOWEST)
     i_ids, _ = ids_of_row(sets_ptr, tl.where(m_row, row, 0), num_sets, PER_ROW, HAS_SETS)
     p_ids = ids_ptr + i_ids * width

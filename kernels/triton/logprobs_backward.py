@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOG2_E, LOG_2, LOWEST, complement, exponent_scale, maximum, minimum
+from rrm_core._triton.common import INFINITY, LOG2_E, LOG_2, LOWEST, complement, exponent_scale, maximum, minimum, softcap_slope, softcapped
 from rrm_core._triton.configs import FINISH, GRADIENT_ROWS, NAMES, PASS_ROWS, PIECE, stream_config
 from rrm_core._triton.logprobs import Rows, all_ignored, load_temperature, row_of_logits, source_rows, tile_of_logits
 from rrm_core._triton.product import add_product
@@ -155,10 +155,9 @@ def _logits_gradient_kernel(
 
 @triton.jit
 def before_softcap(dx, x, softcap, HAS_SOFTCAP: tl.constexpr):
-    """dL/d(h W^T + bias) from dL/dx."""
+    """dL/d(h W^T + bias), from that with respect to its softcap; x = h W^T + bias."""
     if HAS_SOFTCAP:
-        share = x / softcap
-        dx *= 1.0 - share * share
+        dx *= softcap_slope(x, softcap)
     return dx
 
 
@@ -171,7 +170,7 @@ def _linear_gradient_kernel(
     NEED_TEMPERATURE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """dL/d(h W^T + bias) of BLOCK_V tokens from first_column on and BLOCK_N rows from first_row on, as if these named none, and the sums of dL/dx
-    (x - top). The named tokens' x is recorded."""
+    (x - top). The named tokens' h W^T + bias is recorded."""
     task = tl.program_id(0).to(tl.int64)
     block = task // row_blocks
     row = first_row + (task % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -179,21 +178,22 @@ def _linear_gradient_kernel(
     first = (first_column + block * BLOCK_V).to(tl.int32)
     column = first + tl.arange(0, BLOCK_V)
     source, _ = source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS)
-    x = tile_of_logits(
-        hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight, softcap,
-        HAS_BIAS, HAS_SOFTCAP, EVEN_HIDDEN, BLOCK_N, BLOCK_V, BLOCK_H,
+    uncapped = tile_of_logits(
+        hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight,
+        HAS_BIAS, EVEN_HIDDEN, BLOCK_N, BLOCK_V, BLOCK_H,
     )  # fmt: skip
     for k in range(width):
         i_name = tl.load(names_ptr + row * width + k, mask=m_row, other=-1)
         named = column[:, None] == i_name[None, :]
-        tl.store(selected_ptr + row * width + k, tl.sum(tl.where(named, x, 0.0), 0), mask=(i_name >= first) & (i_name < first + BLOCK_V))
+        tl.store(selected_ptr + row * width + k, tl.sum(tl.where(named, uncapped, 0.0), 0), mask=(i_name >= first) & (i_name < first + BLOCK_V))
     top, c, lowest, shift, slope, entropy_slope = load_facts(facts_ptr, row, m_row)
+    x = softcapped(uncapped, softcap, HAS_SOFTCAP)
     away, log2_p = relative(minimum(x, top[None, :]), top[None, :], c[None, :], lowest[None, :], shift[None, :])
     dx = softmax_gradient(log2_p, slope[None, :], entropy_slope[None, :])
     alive = (shift != INFINITY)[None, :] & (column < vocab)[:, None]
     if NEED_TEMPERATURE:
         tl.store(products_ptr + row * stride_products + first // BLOCK_V, tl.sum(tl.where(alive, dx * away, 0.0), 0), mask=m_row)
-    dx = tl.where(alive, before_softcap(dx, x, softcap, HAS_SOFTCAP), 0.0)
+    dx = tl.where(alive, before_softcap(dx, uncapped, softcap, HAS_SOFTCAP), 0.0)
     p_out = out_ptr + (row - first_row)[None, :] * stride_out + (column - first_column)[:, None]
     tl.store(p_out, dx, mask=m_row[None, :])
 
@@ -216,14 +216,15 @@ def _named_gradient_kernel(
         i_name = tl.load(names_ptr + p_name, mask=o_name < width, other=-1)
         here = (i_name >= first_column) & (i_name < last_column)
         if FROM_LOGITS:
-            x = tl.load(p_logits + i_name * stride_column, mask=here, other=0.0).to(tl.float32)
+            uncapped = tl.load(p_logits + i_name * stride_column, mask=here, other=0.0).to(tl.float32)
         else:
-            x = tl.load(selected_ptr + p_name, mask=here, other=0.0)
+            uncapped = tl.load(selected_ptr + p_name, mask=here, other=0.0)
+        x = softcapped(uncapped, softcap, HAS_SOFTCAP)
         away, log2_p = relative(minimum(x, top), top, c, lowest, shift)
         gain, own_slope = tl.load(gains_ptr + p_name, mask=here, other=0.0), tl.load(slopes_ptr + p_name, mask=here, other=0.0)
         dx = gain * complement(log2_p) + softmax_gradient(log2_p, own_slope, entropy_slope)
         if NEED_LOGITS:
-            tl.store(p_out + (i_name - first_column), before_softcap(dx, x, softcap, HAS_SOFTCAP).to(out_ptr.dtype.element_ty), mask=here)
+            tl.store(p_out + (i_name - first_column), before_softcap(dx, uncapped, softcap, HAS_SOFTCAP).to(out_ptr.dtype.element_ty), mask=here)
         products += tl.where(here & (away > lowest), (dx - softmax_gradient(log2_p, slope, entropy_slope)) * away, 0.0)
     if NEED_TEMPERATURE:
         tl.store(products_ptr + row * stride_products, tl.sum(products, 0))

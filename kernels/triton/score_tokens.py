@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, log1p, maximum, tanh
+from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, log1p, maximum, softcapped
 from rrm_core._triton.configs import FINISH, LABELS
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, row_of_logits, source_rows, statistics
 from rrm_core._triton.softmax import is_distribution, largest, merge, of_tile, store_statistics
@@ -47,8 +47,7 @@ def _label_logits_kernel(
     x = tl.sum(products, 1)
     if HAS_BIAS:
         x += tl.load(bias_ptr + i_token, mask=m_token, other=0.0)
-    if HAS_SOFTCAP:
-        x = softcap * tanh(tl.div_rn(x, tl.zeros_like(x) + softcap))
+    x = softcapped(x, softcap, HAS_SOFTCAP)
     tl.store(out_ptr + row * width + k, tl.where(m_token, maximum(x, LOWEST), LOWEST), mask=k < width)
 
 
@@ -162,8 +161,8 @@ def _score_results_kernel(
 # ---- launchers
 
 
-def label_logits(source, ids, sets):
-    """x [N, width] of each row's own ids [sets, width], from hidden states."""
+def label_logits(source, ids, sets, softcap):
+    """softcap(h W^T + bias) [N, width] of each row's own ids [sets, width], from hidden states."""
     n, width = source.n, ids.shape[1]
     out = source.new(n, width)
     groups = triton.cdiv(width, LABELS["BLOCK_K"])
@@ -172,8 +171,8 @@ def label_logits(source, ids, sets):
         _label_logits_kernel[(n * groups,)](
             hidden, weight, source.bias, source.rows, ids, sets, out,
             n, source.num_sources, source.vocab, hidden.shape[1], width, ids.shape[0], groups,
-            hidden.stride(0), hidden.stride(1), weight.stride(0), source.softcap or 0.0, HAS_SETS=sets is not None, HAS_ROWS=source.rows is not None,
-            HAS_BIAS=source.bias is not None, HAS_SOFTCAP=source.softcap is not None, **LABELS, enable_fp_fusion=True,
+            hidden.stride(0), hidden.stride(1), weight.stride(0), softcap or 0.0, HAS_SETS=sets is not None, HAS_ROWS=source.rows is not None,
+            HAS_BIAS=source.bias is not None, HAS_SOFTCAP=softcap is not None, **LABELS, enable_fp_fusion=True,
         )  # fmt: skip
     return out
 
@@ -188,7 +187,7 @@ def _score_results(source, form_ids, values, row_sets, full_vocab):
     num_sets, labels, forms = form_ids.shape
     ids = form_ids.reshape(num_sets, labels * forms).contiguous()
     sets = None if row_sets is None else row_sets.reshape(-1).contiguous()
-    selected = None if source.from_logits else label_logits(source, ids, sets)
+    selected = None if source.from_logits else label_logits(source, ids, sets, source.softcap)
     partials = statistics(source, ids, sets, num_sets, 0, False)[0] if full_vocab else None
 
     def rows(asked):

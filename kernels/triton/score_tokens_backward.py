@@ -95,12 +95,12 @@ def _form_gradients_kernel(
 
 
 def form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab):
-    """Ids [N, L * F] (-1: none), their dL/dx, facts (full_vocab) or the sum of dL/dx x of every row; and x [N, L * F] if linear."""
+    """Ids [N, L * F] (-1: none), their dL/dx, facts (full_vocab) or the sum of dL/dx x of every row."""
     num_sets, labels, forms = form_ids.shape
     width, n = labels * forms, source.n
     ids = form_ids.reshape(num_sets, width).contiguous()
     sets = None if row_sets is None else row_sets.reshape(-1).contiguous()
-    selected = None if source.from_logits else label_logits(source, ids, sets)
+    selected = None if source.from_logits else label_logits(source, ids, sets, source.softcap)
     names, found = ids.new_empty(n, width), source.new(n, width)
     facts = source.new(n, FACTS.value) if full_vocab else source.new(n)
     if n:
@@ -111,7 +111,7 @@ def form_gradients(source, grads, statistics, form_ids, values, row_sets, full_v
             HAS_ROWS=source.rows is not None, HAS_TEMPERATURE=source.temperature is not None, **label_blocks(form_ids),
             enable_fp_fusion=False,
         )  # fmt: skip
-    return names, found, facts, selected
+    return names, found, facts
 
 
 def score_token_logprobs_backward(
@@ -119,11 +119,13 @@ def score_token_logprobs_backward(
     need_hidden, need_weight, need_bias, need_temperature,
 ):  # fmt: skip
     source = Rows(hidden, temperature, weight=weight, rows=rows, bias=bias, softcap=softcap, vocab=vocab_size)
-    names, dx, facts, x = form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab)
+    names, dx, facts = form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab)
     if full_vocab:
         return linear_gradients(source, names, dx, dx, facts, need_hidden, need_weight, need_bias, need_temperature)
     live = source.exists() if row_sets is None else source.exists() & (row_sets >= 0) & (row_sets < form_ids.shape[0])
-    dx = dx if softcap is None else (dx * (1.0 - (x / softcap) ** 2)).masked_fill(dx == 0.0, 0.0)
+    if softcap is not None:  # 1 - tanh^2, with its digits where tanh is near 1
+        x = label_logits(source, form_ids.reshape(len(form_ids), -1).contiguous(), None if row_sets is None else row_sets.contiguous(), None)
+        dx = (dx / (x / softcap).cosh() ** 2).masked_fill(dx == 0.0, 0.0)
     columns = torch.where((form_ids < 0) | (form_ids >= source.vocab), form_ids[:, :1, :1], form_ids)  # padding reads what is read anyway
     columns = columns.clamp(0, source.vocab - 1).flatten()
     by_set = dx.new_zeros(source.n, form_ids.shape[0], dx.shape[1])
@@ -146,7 +148,7 @@ def score_token_logprobs_from_logits_backward(
     grads, statistics, logits, form_ids, values, row_sets, temperature, full_vocab, need_logits, need_temperature
 ):  # fmt: skip
     source = Rows(logits, temperature)
-    names, dx, facts, _ = form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab)
+    names, dx, facts = form_gradients(source, grads, statistics, form_ids, values, row_sets, full_vocab)
     if full_vocab:
         return logits_gradients(source, names, dx, dx, facts, need_logits, need_temperature)
     grad_logits = grad_temperature = None

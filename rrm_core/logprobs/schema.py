@@ -70,7 +70,7 @@ def _save_token_logprobs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None
 
 def _token_logprobs_grads(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     need_logits, _, need_temperature, _ = ctx.needs_input_grad
-    found = token_logprobs_backward.dispatched(*grads[:3], *ctx.saved_tensors, ctx.ignore_index, need_logits, need_temperature)
+    found = token_logprobs_backward(*grads[:3], *ctx.saved_tensors, ctx.ignore_index, need_logits, need_temperature)
     grad_logits, grad_temperature = _spread(found, need_logits, need_temperature)
     return grad_logits, None, grad_temperature, None
 
@@ -106,7 +106,7 @@ def _save_linear_token_logprobs(ctx: Any, inputs: tuple[Any, ...], output: Any) 
 def _linear_token_logprobs_grads(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     need_hidden, need_weight, _, _, need_bias, need_temperature = need = ctx.needs_input_grad[:6]
     needed = (need_hidden, need_weight, need_bias, need_temperature)
-    found = linear_token_logprobs_backward.dispatched(*grads[:3], *ctx.saved_tensors, *ctx.settings, *needed)
+    found = linear_token_logprobs_backward(*grads[:3], *ctx.saved_tensors, *ctx.settings, *needed)
     return *_spread(found, *need), None, None, None, None
 
 
@@ -142,7 +142,7 @@ def _save_score_token_logprobs(ctx: Any, inputs: tuple[Any, ...], output: Any) -
 def _score_token_logprobs_grads(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     need_hidden, need_weight, _, _, _, _, need_bias, need_temperature = need = ctx.needs_input_grad[:8]
     needed = (need_hidden, need_weight, need_bias, need_temperature)
-    found = score_token_logprobs_backward.dispatched(list(grads[:6]), *ctx.saved_tensors, *ctx.settings, *needed)
+    found = score_token_logprobs_backward(list(grads[:6]), *ctx.saved_tensors, *ctx.settings, *needed)
     return *_spread(found, *need), None, None, None, None
 
 
@@ -176,7 +176,7 @@ def _save_from_logits(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _from_logits_grads(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     need = ctx.needs_input_grad[:5]
-    found = score_token_logprobs_from_logits_backward.dispatched(list(grads[:6]), *ctx.saved_tensors, ctx.full_vocab, need[0], need[4])
+    found = score_token_logprobs_from_logits_backward(list(grads[:6]), *ctx.saved_tensors, ctx.full_vocab, need[0], need[4])
     return *_spread(found, *need), None
 
 

@@ -45,7 +45,8 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
     row_list.push_back({i, i * (hidden ? hidden : vocab), &ids[2 * i], Tempered(temperature)});
   }
   std::vector<Partial> partials(rows * job.num_blocks);
-  std::vector<float> selected(rows * 2, NAN), packed(rows * ((hidden + kHiddenPad - 1) / kHiddenPad * kHiddenPad)), alone(rows * 2, NAN);
+  std::vector<float> selected(rows * 2, NAN), packed(rows * ((hidden + kHiddenPad - 1) / kHiddenPad * kHiddenPad)), alone(rows * 2, NAN),
+      slopes(rows * 2, NAN);
   job.rows = row_list.data();
   job.partials = partials.data();
   job.selected = selected.data();
@@ -66,6 +67,7 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
   std::vector<float> logprob(rows * 2), entropy(rows), log_sum(rows), statistics(rows * 3);
   kernels.token_outputs(job, {-100, logprob.data(), entropy.data(), log_sum.data(), statistics.data()}, 0, rows);
   job.selected = alone.data();
+  job.slopes = slopes.data();
   kernels.selected(job, 0, rows);
 
   for (int64_t i = 0; i < rows; ++i) {
@@ -92,6 +94,9 @@ void test_tokens(const Table& table, DType dtype, int64_t hidden, int64_t vocab,
     check_close(table.name, "largest logit", statistics[3 * i], top * temperature, tolerance * temperature);
     check_close(table.name, "log sum relative to it", statistics[3 * i + 1], e.log_sum - top, tolerance);
     check(std::memcmp(&alone[2 * i], &selected[2 * i], sizeof(float)) == 0, table.name, "a selected logit alone", alone[2 * i], selected[2 * i]);
+    if (softcap == 0.0f) continue;
+    const double share = selected[2 * i] / softcap;
+    check(std::abs(slopes[2 * i] - (1 - share * share)) < 1e-6, table.name, "a selected logit's slope", slopes[2 * i], 1 - share * share);
   }
 }
 

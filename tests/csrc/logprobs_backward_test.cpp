@@ -118,9 +118,10 @@ void check_temperature(const Table& table, const Problem& p, const std::vector<L
 void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, int64_t rows, float softcap, float temperature) {
   Problem p(dtype, hidden, vocab, rows, softcap, temperature);
   const LogprobBackwardKernels& kernels = *table.logprobs_backward;
-  std::vector<float> selected(2 * rows, NAN), chosen(2 * rows), packed(rows * up(hidden, kHiddenPad));
+  std::vector<float> selected(2 * rows, NAN), slopes(2 * rows, NAN), chosen(2 * rows), packed(rows * up(hidden, kHiddenPad));
   std::vector<Line> lines(rows);
   p.job.selected = selected.data();
+  p.job.slopes = slopes.data();
   p.job.packed = packed.data();
   if (hidden) table.logprobs->pack_hidden(p.job, 0, rows);
   table.logprobs->selected(p.job, 0, rows);

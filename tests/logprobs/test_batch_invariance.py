@@ -42,6 +42,8 @@ def test_a_batch_leaves_no_trace(rows, dtype):
         "score_token_logprobs_from_logits": lambda x, r: score_token_logprobs_from_logits(x, SETS, row_sets=sets[r], impl="native"),
     }
     for name, function in functions.items():
+        if "linear" not in name and name != "score_token_logprobs" and rows > 17:
+            continue  # stored rows are computed one by one
         x = hidden if "linear" in name or name == "score_token_logprobs" else logits
         found = []
         for taken, kept in ((order, order.argsort()[some]), (some, slice(None))):
@@ -214,6 +216,7 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kStep": constants["kStep"],
         "kSums": "4",
         "kPadColumns": "kSums * kLanes",
+        "kInStep": "kLanes == 16 ? 4 : 2",
         "kHiddenPad": "32",
         "kTaskRows": "96",
         "kLinearBlock": "256",
