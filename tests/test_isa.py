@@ -33,7 +33,7 @@ def test_every_instruction_set_within_contract(capability):
         capability=capability,
     ).stdout.split()
     assert report[0].removeprefix("native/").removesuffix("_bf16") == capability == report[1].lower()
-    chosen = ["-p", "no:cacheprovider", "-m", "native", "-k", "contract or complement or invarian or cpp"]
+    chosen = ["-p", "no:cacheprovider", "-m", "native", "-k", "contract or complement or invarian or cpp or extremes"]
     tests = python("-m", "pytest", "tests/logprobs", "tests/advantages", "tests/tournaments", *chosen, capability=capability)
     assert tests.returncode == 0, tests.stdout
     assert " passed" in tests.stdout

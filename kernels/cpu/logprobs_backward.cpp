@@ -129,7 +129,7 @@ template <bool kBounded>
 void draw_line(const Line& line, const Tempered& tempered, int64_t n, float* x, float* moments) {
   Vec first[kSums] = {}, second[kSums] = {};
   for (int64_t c = 0; c < n; c += kPadColumns) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < kSums; j += kInStep) {
       float* at = x + c + j * kLanes;
       Vec distance[kInStep], weight[kInStep];

@@ -13,13 +13,17 @@ using rrm::Partial;
 using rrm::Tempered;
 
 // Columns a block is padded to: independent sums keep both the rounding error and the latency of a long sum down.
-constexpr int kSums = 4;
+constexpr int kSums = kLanes == 4 ? 8 : 4;
 constexpr int kPadColumns = kSums * kLanes;
 // Vectors whose exponentials are formed in step: what the registers, 32 with AVX-512, hold beside the sums.
 constexpr int kInStep = kLanes == 16 ? 4 : 2;
 
 inline float total(const Vec (&parts)[kSums]) {
-  return horizontal_sum((parts[0] + parts[2]) + (parts[1] + parts[3]));
+  Vec sums[kSums];
+  for (int j = 0; j < kSums; ++j) sums[j] = parts[j];
+  for (int n = kSums / 2; n > 0; n /= 2)
+    for (int j = 0; j < n; ++j) sums[j] += sums[j + n];
+  return horizontal_sum(sums[0]);
 }
 
 // The largest and smallest of some columns; a NaN among them makes neither certain.
@@ -59,9 +63,13 @@ inline Range block_range(const float* x, int64_t n) {
 
 // The first of x[0, n) that equals `value`, which one does.
 inline int64_t find(const float* x, float value) {
+  const auto among = [&](int64_t first) {
+    IntVec found{};
+    for (int j = 0; j < kSums; ++j) found |= load(x + first + j * kLanes) == value;
+    return any(found);
+  };
   int64_t i = 0;
-  while (!any((load(x + i) == value) | (load(x + i + kLanes) == value) | (load(x + i + 2 * kLanes) == value) | (load(x + i + 3 * kLanes) == value)))
-    i += kPadColumns;
+  while (!among(i)) i += kPadColumns;
   while (x[i] != value) ++i;
   return i;
 }
@@ -84,7 +92,7 @@ inline void sum_block(const float* x, int64_t n, float shift, const Tempered& te
   for (int64_t i = 0; i < n; i += kPadColumns) {
     for (int64_t line = 0; line < step; line += 64) __builtin_prefetch(ahead + line);
     ahead += step;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int first = 0; first < kSums; first += kInStep) {
       Vec distance[kInStep], weight[kInStep];
       for (int j = 0; j < kInStep; ++j) distance[j] = load(x + i + (first + j) * kLanes) - shift;

@@ -214,7 +214,7 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kTileColumns": "4",
         "kDotChain": "256",
         "kStep": constants["kStep"],
-        "kSums": "4",
+        "kSums": "kLanes == 4 ? 8 : 4",
         "kPadColumns": "kSums * kLanes",
         "kInStep": "kLanes == 16 ? 4 : 2",
         "kHiddenPad": "32",
