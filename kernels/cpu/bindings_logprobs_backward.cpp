@@ -15,7 +15,7 @@ Tensor zeros(const Tensor& like, const Sizes& sizes, ScalarType type) {
   return torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
 }
 
-// Of a row: sums of w d and w d^2, see rrm::Gradients.
+// Of a row: sums of w e and w e^2, see rrm::Gradients.
 struct Moments {
   double first = 0.0, second = 0.0;
 
@@ -59,8 +59,8 @@ struct LiveRows {
   void add_temperature(float* out, size_t i, const Moments& m) const {
     const rrm::Line& line = lines[i];
     if (line.max == -kInfinity) return;
-    const double t = rows[i].tempered.temperature, product = line.exact_a * m.first + line.exact_b * m.second + line.at_ids;
-    out[rows[i].output] = static_cast<float>(-product / t - double{line.max} * line.sum / (t * t));
+    const double t = rows[i].tempered.temperature, product = line.centred_a * m.first + line.centred_b * m.second + line.at_ids;
+    out[rows[i].output] = static_cast<float>(-product / t - (double{line.max} + line.centre) * line.sum / (t * t));
   }
 };
 

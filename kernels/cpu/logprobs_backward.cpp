@@ -30,6 +30,7 @@ void token_lines(const Gradients& g, const TokenGradients& grads, int64_t begin,
       if (row.ids[order[k]] >= 0) total += of_logprob[order[k]];
     const double scale = exp(-log_total) / temperature, b = -scale * of_entropy / temperature;
     const double a = scale * (of_sum - total - of_entropy * (entropy - log_total));
+    const float mean = static_cast<float>((log_total - entropy) * temperature), centre = __builtin_isfinite(mean) ? mean : 0.0f;
     for (int64_t k = 0, next; k < width; k = next) {  // runs of the same id
       const int64_t id = row.ids[order[k]];
       double own = 0.0;
@@ -43,10 +44,10 @@ void token_lines(const Gradients& g, const TokenGradients& grads, int64_t begin,
       if (x == -kInfinity)
         unreached += own;
       else
-        at_ids += (dz / temperature - exp(d / temperature) * (a + b * d)) * d;
+        at_ids += (dz / temperature - exp(d / temperature) * (a + b * d)) * (d - centre);
       for (int64_t j = k; j < next; ++j) g.chosen[i * width + order[j]] = static_cast<float>(dz / temperature);
     }
-    g.lines[i] = {float(found.max), float(a), float(b), float(of_sum - unreached), a, b, at_ids};
+    g.lines[i] = {float(found.max), float(a), float(b), float(of_sum - unreached), centre, a + b * centre, b, at_ids};
   }
 }
 
@@ -118,7 +119,7 @@ void score_lines(const Gradients& g, const ScoreGradients& grads, int64_t begin,
         g.chosen[i * g.job.width + k] = static_cast<float>(value);
       }
     }
-    g.lines[i] = {float(found.max), float(a), 0.0f, float(-unreached), a, 0.0, at_ids};
+    g.lines[i] = {float(found.max), float(a), 0.0f, float(-unreached), 0.0f, a, 0.0, at_ids};
   }
 }
 
@@ -138,9 +139,9 @@ void draw_line(const Line& line, const Tempered& tempered, int64_t n, float* x, 
       for (int i = 0; i < kInStep; ++i) store(at + i * kLanes, weight[i] * fma(splat(line.b), distance[i], splat(line.a)));
       if (!moments) continue;
       for (int i = 0; i < kInStep; ++i) {
-        const Vec weighted = weight[i] * distance[i];
+        const Vec away = distance[i] - line.centre, weighted = weight[i] * away;
         first[j + i] += weighted;
-        second[j + i] = fma(weighted, distance[i], second[j + i]);
+        second[j + i] = fma(weighted, away, second[j + i]);
       }
     }
   }

@@ -21,11 +21,12 @@ constexpr int64_t kProductColumns = 256;
 static_assert(kProductRows % kPanelPad == 0 && kProductColumns % kHiddenPad == 0);
 
 // A row's dL/dx = exp((x - max) / T) (a + b (x - max)) away from its ids, which have values of their own (`chosen`). sum: of all its dL/dz, but where
-// x is -inf. For the temperature, in double, as a rounding that all columns share adds up: a and b; at_ids: the sum over the ids of what dL/dx
-// exceeds the line by, times x - max.
+// x is -inf. For the temperature, centre: what moments are taken around, near the mean of x - max where that is known, or else they would cancel. In
+// double, as a rounding that all columns share adds up, the line a + b (x - max - centre), and at_ids: the sum over the ids of what dL/dx exceeds the
+// line by, times x - max - centre.
 struct Line {
-  float max, a, b, sum;
-  double exact_a, exact_b, at_ids;
+  float max, a, b, sum, centre;
+  double centred_a, centred_b, at_ids;
 };
 
 struct TokenGradients {
@@ -56,7 +57,8 @@ struct Gradients {
   Job job;        // of logits: all columns. From hidden states: `packed` rows
   Line* lines;    // [num_rows]
   float* chosen;  // [num_rows, width] dL/dx of the ids
-  // Per row and block of columns (of the vocabulary, or of those at hand): sums of w d and w d^2, w = exp(d / T) and d = x - max; or null.
+  // Per row and block of columns (of the vocabulary, or of those at hand): sums of w e and w e^2, w = exp((x - max) / T) and e = x - max - centre; or
+  // null.
   float* moments;  // [num_rows, moment_blocks, 2]
   int64_t moment_blocks;
 

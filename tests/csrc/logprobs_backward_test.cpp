@@ -109,8 +109,8 @@ void check_temperature(const Table& table, const Problem& p, const std::vector<L
   for (int64_t i = 0; i < p.rows; ++i) {
     double product = lines[i].at_ids;
     for (int64_t b = 0; b < blocks; ++b)
-      product += lines[i].exact_a * moments[2 * (i * blocks + b)] + lines[i].exact_b * moments[2 * (i * blocks + b) + 1];
-    const double t = p.temperature, got = -product / t - double{lines[i].max} * lines[i].sum / (t * t);
+      product += lines[i].centred_a * moments[2 * (i * blocks + b)] + lines[i].centred_b * moments[2 * (i * blocks + b) + 1];
+    const double t = p.temperature, got = -product / t - (double{lines[i].max} + lines[i].centre) * lines[i].sum / (t * t);
     check_close(table.name, "gradient of the temperature", got, p.of_temperature[i], 1e-5 * p.scale * (1 + std::fabs(p.of_temperature[i])));
   }
 }

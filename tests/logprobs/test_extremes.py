@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from rrm_core import ScoreTokens, linear_token_logprobs, score_token_logprobs_from_logits, token_logprobs
+from rrm_core import ScoreTokens, TokenLogprobs, linear_token_logprobs, score_token_logprobs_from_logits, token_logprobs
 from rrm_core.logprobs import schema
 from rrm_core.logprobs.score_tokens import pack
 from rrm_core.testing import assert_native_within_contract, assert_within_contract, random_head, random_ids, random_logits, summation_orders
@@ -52,6 +52,21 @@ def test_the_temperature_of_flat_distributions(temperature, scale, columns):
     eager = [of_temperature(token_logprobs, order, heat, "reference") for order in summation_orders(arguments)]
     exact = of_temperature(token_logprobs, [arguments[0].double(), arguments[1]], heat.double(), "reference")
     assert_within_contract(native, eager, exact)
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("temperature", [1.0, 16.0, 100.0])
+@pytest.mark.parametrize("field", TokenLogprobs._fields)
+def test_the_temperature_of_each_field_alone(temperature, field):
+    """Of a flat distribution: a difference of moments many times as large, unless they are taken around the mean."""
+    logits, ids, heat = random_logits(330, 65, scale=0.5), random_ids((330,), 65), temperature * (0.5 + torch.rand(330))
+
+    def gradient(logits, heat, impl):
+        heat = heat.clone().requires_grad_()
+        return torch.autograd.grad(getattr(token_logprobs(logits, ids, temperature=heat, impl=impl), field).sum(), heat)[0]
+
+    exact = gradient(logits.double(), heat.double(), "reference")
+    assert_within_contract(gradient(logits, heat, "native"), gradient(logits, heat, "reference"), exact)
 
 
 @pytest.mark.cpu
