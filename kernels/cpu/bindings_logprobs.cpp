@@ -57,7 +57,7 @@ ScoreResults score_results(Source s, const Tensor& form_ids, const OptionalTenso
                             conditional.data, log_mass.data, expected.data,  variance.data, entropy.data, statistics.data};
   for_each_pass(s.job, rows, s.pass_rows(), full_vocab, [&](const rrm::Job& job, size_t first) {
     outputs.values = values ? row_values.data() + first : nullptr;
-    run(rrm::table().logprobs->score_outputs, job.num_rows, 8 * (full_vocab ? job.num_blocks : 1) + 8 * job.width, job, outputs);
+    run(rrm::table().logprobs->score_outputs, job.num_rows, 8 * (full_vocab ? job.num_blocks : 1) + 64 * job.width, job, outputs);
   });
   return {logprob.tensor, conditional.tensor, log_mass.tensor, expected.tensor, variance.tensor, entropy.tensor, statistics.tensor};
 }

@@ -1,6 +1,8 @@
 // What forward and backward of the log-probability ops share: where rows of logits come from, and passes over them.
 #pragma once
 
+#include <memory>
+
 #include "bindings.h"
 
 namespace {
@@ -109,12 +111,13 @@ void for_each_pass(rrm::Job job, const std::vector<rrm::Row>& rows, int64_t pass
   const rrm::LogprobKernels& kernels = *rrm::table().logprobs;
   const int64_t padded = ceil_div(job.hidden_size, rrm::kHiddenPad) * rrm::kHiddenPad;
   const int64_t most = std::min<int64_t>(pass_rows, rows.size());
-  std::vector<float> packed(most * padded), selected(most * job.width), slopes(full_vocab || job.softcap == 0.0f ? 0 : selected.size());
-  std::vector<rrm::Partial> partials(full_vocab ? most * job.num_blocks : 0);
-  job.packed = packed.data();
+  const auto packed = std::make_unique_for_overwrite<float[]>(most * padded);
+  const auto partials = std::make_unique_for_overwrite<rrm::Partial[]>(full_vocab ? most * job.num_blocks : 0);
+  std::vector<float> selected(most * job.width), slopes(full_vocab || job.softcap == 0.0f ? 0 : selected.size());
+  job.packed = packed.get();
   job.selected = selected.data();
   job.slopes = slopes.data();
-  job.partials = partials.data();
+  job.partials = partials.get();
   for (size_t first = 0; first < rows.size(); first += pass_rows) {
     job.rows = rows.data() + first;
     job.num_rows = std::min<int64_t>(pass_rows, rows.size() - first);

@@ -34,6 +34,9 @@ struct Product {
   static Hidden pack(T x) {
     return to_float(x);
   }
+  static void pack_step(const T* x, Hidden* out) {
+    store(out, load(x));
+  }
 };
 
 #if defined(__AVX512BF16__)
@@ -56,6 +59,9 @@ struct Product<BFloat16> {
   }
   static Hidden pack(BFloat16 x) {
     return x;
+  }
+  static void pack_step(const BFloat16* x, Hidden* out) {
+    std::memcpy(out, x, kStep * sizeof *x);
   }
 };
 #endif

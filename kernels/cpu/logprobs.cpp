@@ -46,6 +46,10 @@ void pack_hidden_of(const Job& job, int64_t begin, int64_t end) {
     const Packed<P> row(job.packed, i, job.num_rows, padded);
     for (int64_t k = 0; k < padded; k += P::kStep) {
       typename P::Hidden* out = row.first + k / P::kStep * row.step;
+      if (job.column_stride == 1 && k + P::kStep <= job.hidden_size) {
+        P::pack_step(x + k, out);
+        continue;
+      }
       for (int64_t j = 0; j < P::kStep; ++j) out[j] = k + j < job.hidden_size ? P::pack(x[(k + j) * job.column_stride]) : typename P::Hidden{};
     }
   }
