@@ -89,13 +89,14 @@ def test_many_random_rows(group, capsys):
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group[0]}-{str(group[1])[6:]}")
 def test_the_corners(group, capsys):
-    """Logits up to 100; 0, 1, 8, 300 and 4096 rows, a vocabulary of 1, 2, 1000 and 151936 (of few rows), 1, 10 and 64 tokens asked for."""
+    """Logits up to 100; 0, 1, 8, 300 and 4096 rows, a vocabulary of 1, 2, 1000 and 151936 (of up to 64 rows), 1, 10 and 64 tokens asked for."""
     op, dtype = group
     seeds = itertools.count(1_000_000 * GROUPS.index(group))
     cases, worst = 0, (0.0, "")
     for vocab in (1, 2, 1000, 151_936):
         many = {1: [300, 4096], 2: [300, 4096], 1000: [300], 151_936: []}[vocab]
-        corners = [*itertools.product([0, 1, 8, *many], [1, 10, 64]), *([(4096, 10)] if vocab == 1000 else [])]
+        large = {1000: [(4096, 10), (4096, 64)], 151_936: [(64, 10), (64, 64)]}.get(vocab, [])
+        corners = [*itertools.product([0, 1, 8, *many], [1, 10, 64]), *large]
         calls = (random_case(op, rows=n, vocab=vocab, ids=ids, scale=33.0, dtype=dtype, seed=next(seeds)) for n, ids in corners)
         worst = max(worst, judge(op, calls))
         cases += sum(n for n, _ in corners)
