@@ -2,7 +2,7 @@
 
 from rrm_core import backends
 from rrm_core._library import NativeKernelError
-from rrm_core.advantages import GroupAdvantages, Offsets, group_advantages
+from rrm_core.advantages import GroupAdvantage, GroupAdvantages, Offsets, Whitened, group_advantages, whiten_tokens
 from rrm_core.backends import NativeLibraryWarning, backend_info
 from rrm_core.logprobs import (
     ScoreTokenHead,
@@ -14,6 +14,7 @@ from rrm_core.logprobs import (
     score_token_logprobs_from_logits,
     token_logprobs,
 )
+from rrm_core.losses import PolicyLoss, PolicyLossResults, policy_loss
 from rrm_core.tournaments import (
     Knockout,
     PairCounts,
@@ -31,6 +32,7 @@ from rrm_core.tournaments import (
 from rrm_core.version import __version__
 
 __all__ = [
+    "GroupAdvantage",
     "GroupAdvantages",
     "Knockout",
     "NativeKernelError",
@@ -38,6 +40,8 @@ __all__ = [
     "Offsets",
     "PairCounts",
     "Pairs",
+    "PolicyLoss",
+    "PolicyLossResults",
     "RatingStatus",
     "Ratings",
     "RoundRobin",
@@ -45,6 +49,7 @@ __all__ = [
     "ScoreTokenLogprobs",
     "ScoreTokens",
     "TokenLogprobs",
+    "Whitened",
     "__version__",
     "backend_info",
     "borda",
@@ -54,9 +59,11 @@ __all__ = [
     "linear_token_logprobs",
     "pairwise_counts",
     "pairwise_wins",
+    "policy_loss",
     "score_token_logprobs",
     "score_token_logprobs_from_logits",
     "token_logprobs",
+    "whiten_tokens",
     "win_rate",
 ]
 

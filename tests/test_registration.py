@@ -19,6 +19,28 @@ STATISTICS = random_logits(4, 3).abs()
 TOKEN_GRADS = [random_logits(4, 2), random_logits(4), random_logits(4), random_logits(4), STATISTICS]
 SCORE_GRADS = [random_logits(4, 3), random_logits(4, 3), *(random_logits(4) for _ in range(4))]
 LABEL_GRADS = [torch.zeros(0), random_logits(4, 3), torch.zeros(0), *(random_logits(4) for _ in range(3))]
+MASK = LOGITS[:, :7] > -1
+# the tensors; then objective, sequence_ratio, clips, clamp, kl_coef, kl, reduction, rollout
+LOSS = (LOGITS[:, :7], LOGITS[:, 1:8], HEAT, MASK, None, LOGITS[:, 2:9], LOGITS[:, 3:10], None, 0, False, 0.2, 0.2, 3.0, 20.0, 0.1, 2, 0, 2.0, False)
+PACKED_LOSS = (
+    LOGITS[0],
+    None,
+    HEAT,
+    None,
+    torch.tensor([0, 9, 9, 50, 80]),
+    *[None] * 2,
+    torch.tensor(9.0),
+    1,
+    True,
+    1.0,
+    4.0,
+    *[None] * 2,
+    0.0,
+    2,
+    3,
+    2.0,
+    True,
+)
 
 # op -> argument lists; the gradient of the first is checked too where the op has one
 SAMPLES = {
@@ -42,7 +64,10 @@ SAMPLES = {
     ],
     "score_token_logprobs_from_logits": [(LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True), (LOGITS.view(2, 2, 80), FORMS[:1], None, None, None, False)],
     "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, STATISTICS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
-    "group_advantages": None,  # in tests/advantages
+    "policy_loss": [LOSS, PACKED_LOSS],
+    "policy_loss_backward": [(torch.tensor(2.0), torch.ones(4, 4, dtype=torch.float64), *LOSS)],
+    "group_advantages": None,  # these in tests/advantages
+    "whiten": None,
     "pairwise_wins": None,  # these in tests/tournaments
     "pairwise_counts": None,
     "elo": None,

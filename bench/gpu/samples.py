@@ -103,18 +103,26 @@ def advantage_samples() -> list[Sample]:
     """4096 rewards: 8 or 512 a group, or ragged and shuffled with a mask."""
     n, groups = 4096, 512
     mask = torch.empty(n, dtype=torch.bool)
-    float64 = frozenset({"_group_advantages_kernel"})
-    tail = (0, 1e-6, False)  # estimator, eps, raw_singletons
+    float64, whole = frozenset({"_group_advantages_kernel"}), frozenset({"_block_moments_kernel", "_whiten_kernel"})
+    tail = (None, 0, 1e-6, False, True, False)  # each, baseline, eps, population, divide, raw_singletons
+    wide = {"dtype": torch.float64}
     return [
         Sample("group_advantages", "groups of 8", lambda: (floats(n), None, None, n // 8, None, *tail)),
         Sample("group_advantages", "groups of 512", lambda: (floats(n), None, None, n // 512, None, *tail)),
         Sample("group_advantages", "offsets", lambda: (floats(n), None, ids(groups + 1), None, None, *tail)),
-        Sample("group_advantages", "ids, mask", lambda: (floats(n), ids(n), None, groups, mask, 2, 1e-6, True)),
+        Sample("group_advantages", "ids, mask", lambda: (floats(n), ids(n), None, groups, mask, None, 1, 1e-6, False, False, True)),
+        Sample("group_advantages", "ids, lengths", lambda: (floats(n), ids(n), None, groups, mask, floats(n), 2, 1e-6, False, False, False)),
+        Sample("group_advantages", "best of ids", lambda: (floats(n), ids(n), None, groups, mask, None, 5, 1e-6, False, True, False)),
         Sample(
             "group_advantages",
             "fp64",
-            lambda: (floats(n, dtype=torch.float64), None, ids(groups + 1), None, None, *tail),
+            lambda: (floats(n, **wide), None, ids(groups + 1), None, None, *tail),
             float64=float64,
+        ),
+        Sample("whiten", "mask", lambda: (floats(1024, 8192), torch.empty(1024, 8192, dtype=torch.bool), None, 1e-8, True), whole),
+        Sample("whiten", "weights", lambda: (floats(n), None, floats(n), 1e-8, True)),
+        Sample(
+            "whiten", "fp64", lambda: (floats(n, **wide), mask, floats(n, **wide), 1e-4, False), float64=frozenset({*whole, "_merge_moments_kernel"})
         ),
     ]
 

@@ -4,11 +4,12 @@
 
 #include <utility>
 
+#include "advantages_whiten.h"
 #include "doubles.h"
 
 namespace {
 
-using rrm::Estimator;
+using rrm::Baseline;
 using rrm::GroupsJob;
 
 constexpr int kGroupLanes = kDoubles;
@@ -27,15 +28,42 @@ DoubleVec square_root(DoubleVec x) {
   return x;
 }
 
-// Of one group (V is double) or of one in each lane. A row's advantage is (x - centre) * scale.
+// Of one group (V is double) or of one in each lane.
 template <class V>
 struct Outcome {
-  V size, mean, std, above, centre, scale;
+  V size, mean, std, above, centre, scale, top;
+
+  // Of a reward that counts, and what belongs to it alone.
+  V advantage(const GroupsJob& job, V x, V each) const {
+    if (job.baseline == Baseline::kTopTwo) return x == top ? (top - centre) * scale : scale - scale;
+    return (x - (job.baseline == Baseline::kGiven ? each : centre)) * scale;
+  }
 };
 
-// read(j): the j-th reward, NaN where it doesn't count.
+// read(j): the j-th reward, NaN where it doesn't count. each(j): what belongs to it.
+template <class V, class Read, class Each>
+V weighted_mean(int64_t count, const Read& read, const Each& each, V smallest, V mean) {
+  V weight{}, above{};
+  for (int64_t j = 0; j < count; ++j) {
+    const V x = read(j), w = x == x ? each(j) : V{};
+    weight += w;
+    above += x == x ? w * (x - smallest) : V{};
+  }
+  return weight > V{} ? smallest + above / weight : mean;
+}
+
 template <class V, class Read>
-Outcome<V> outcome(const GroupsJob& job, int64_t count, const Read& read) {
+void two_largest(int64_t count, const Read& read, V* first, V* second) {
+  *first = *second = V{} - __builtin_inf();
+  for (int64_t j = 0; j < count; ++j) {
+    const V x = read(j), lower = x > *first ? *first : x;
+    *first = x > *first ? x : *first;
+    *second = lower > *second ? lower : *second;
+  }
+}
+
+template <class V, class Read, class Each>
+Outcome<V> outcome(const GroupsJob& job, int64_t count, const Read& read, const Each& each) {
   const V zero{}, one = zero + 1.0, nan = zero + __builtin_nan("");
   V smallest = zero + __builtin_inf(), size = zero, above = zero, squares = zero;
   for (int64_t j = 0; j < count; ++j) {
@@ -52,18 +80,23 @@ Outcome<V> outcome(const GroupsJob& job, int64_t count, const Read& read) {
     const V x = read(j), centred = x - mean;
     squares += x == x ? centred * centred : zero;
   }
-  const V others = size - 1.0, std = square_root(squares / (others < one ? one : others));
-  V scale = one;
-  if (job.estimator == Estimator::kGrpo) scale = 1.0 / (std + job.eps);
-  if (job.estimator == Estimator::kRloo) scale = size / others;
-  V centre = mean;
+  const V others = size - 1.0, divisor = job.population ? size : others, std = square_root(squares / (divisor < one ? one : divisor));
+  V scale = one, centre = mean, top = mean;
+  if (job.divide) scale = 1.0 / (std + job.eps);
+  if (job.baseline == Baseline::kOthers) scale = size / others;
+  if (job.baseline == Baseline::kShare) scale = 1.0 / (mean + job.eps);
+  if (job.baseline == Baseline::kWeighted) centre = weighted_mean<V>(count, read, each, smallest, mean);
+  if (job.baseline == Baseline::kTopTwo) two_largest<V>(count, read, &top, &centre);
   scale = above > zero ? scale : zero;  // else every reward is the mean
-  if (job.raw_singletons) {
+  if (job.baseline == Baseline::kTopTwo) centre = above > zero ? centre : top;
+  if (job.baseline == Baseline::kGiven) {
+    scale = one;
+  } else if (job.raw_singletons) {
     centre = size == one ? zero : centre;
     scale = size == one ? one : scale;
   }
   const V blank = squares - squares;  // 0, or NaN where an infinite reward broke the sums
-  return {size, mean + blank, std + blank, blank == zero ? above : nan, centre, scale + blank};
+  return {size, mean + blank, std + blank, blank == zero ? above : nan, centre, scale + blank, top};
 }
 
 template <class T>
@@ -84,14 +117,21 @@ double reward_at(const GroupsJob& job, int64_t position) {
   return job.mask && !job.mask[row] ? __builtin_nan("") : static_cast<const T*>(job.rewards)[row];
 }
 
+// 0 where rows have nothing of their own.
+template <class T>
+double each_at(const GroupsJob& job, int64_t position) {
+  return job.each ? static_cast<const T*>(job.each)[row_at(job, position)] : 0.0;
+}
+
 template <class T>
 void one_group(const GroupsJob& job, int64_t group) {
   const int64_t begin = job.begin(group), count = job.end(group) - begin;
   const auto read = [&](int64_t j) { return reward_at<T>(job, begin + j); };
-  const Outcome<double> o = outcome<double>(job, count, read);
+  const auto each = [&](int64_t j) { return each_at<T>(job, begin + j); };
+  const Outcome<double> o = outcome<double>(job, count, read, each);
   for (int64_t j = 0; j < count; ++j) {
     const double x = read(j);
-    static_cast<T*>(job.advantage)[row_at(job, begin + j)] = static_cast<T>(x == x ? (x - o.centre) * o.scale : 0.0);
+    static_cast<T*>(job.advantage)[row_at(job, begin + j)] = static_cast<T>(x == x ? o.advantage(job, x, each(j)) : 0.0);
   }
   write_group<T>(job, group, o.size, o.mean, o.std, o.above);
 }
@@ -156,7 +196,7 @@ inline void transpose(DoubleVec (&rows)[kGroupLanes]) {
 // Groups [first, first + count), no more than there are lanes, none longer than `longest` <= kTileRows.
 template <class T>
 void tile_of_groups(const GroupsJob& job, int64_t first, int count, int64_t longest) {
-  DoubleVec tile[kTileRows], square[kGroupLanes];
+  DoubleVec tile[kTileRows], own[kTileRows], square[kGroupLanes];
   int64_t begin[kGroupLanes] = {}, end[kGroupLanes] = {};
   for (int i = 0; i < count; ++i) {
     begin[i] = job.begin(first + i);
@@ -167,9 +207,12 @@ void tile_of_groups(const GroupsJob& job, int64_t first, int count, int64_t long
     transpose(square);
     std::memcpy(tile + j, square, sizeof square);
   }
-  const Outcome<DoubleVec> o = outcome<DoubleVec>(job, longest, [&](int64_t j) { return tile[j]; });
+  for (int64_t j = 0; job.each && j < longest; ++j)
+    for (int i = 0; i < kGroupLanes; ++i) own[j][i] = begin[i] + j < end[i] ? each_at<T>(job, begin[i] + j) : 0.0;
+  const auto each = [&](int64_t j) { return job.each ? own[j] : DoubleVec{}; };
+  const Outcome<DoubleVec> o = outcome<DoubleVec>(job, longest, [&](int64_t j) { return tile[j]; }, each);
   for (int64_t j = 0; j < longest; j += kGroupLanes) {
-    for (int i = 0; i < kGroupLanes; ++i) square[i] = tile[j + i] == tile[j + i] ? (tile[j + i] - o.centre) * o.scale : DoubleVec{};
+    for (int i = 0; i < kGroupLanes; ++i) square[i] = tile[j + i] == tile[j + i] ? o.advantage(job, tile[j + i], each(j + i)) : DoubleVec{};
     transpose(square);
     for (int i = 0; i < kGroupLanes; ++i) store_advantages<T>(job, square[i], begin[i] + j, end[i]);
   }
@@ -238,6 +281,6 @@ const int64_t* sort_ids(const int64_t* ids, int64_t n, int64_t* order, int64_t* 
 namespace rrm::RRM_ISA {
 
 extern const AdvantageKernels advantages;
-const AdvantageKernels advantages = {groups, sort_ids};
+const AdvantageKernels advantages = {groups, sort_ids, moments, whiten};
 
 }  // namespace rrm::RRM_ISA

@@ -42,6 +42,19 @@ struct Array {
 using Int64Array = Array<int64_t, ScalarType::Long>;
 using FloatArray = Array<float, ScalarType::Float>;
 
+// Larger arguments, made contiguous and kept alive.
+struct Kept {
+  std::vector<Tensor> tensors;
+
+  const void* data(const Tensor& t) {
+    tensors.push_back(t.is_contiguous() ? t : torch::stable::contiguous(t));
+    return tensors.back().const_data_ptr();
+  }
+  const void* data(const OptionalTensor& t) {
+    return t ? data(*t) : nullptr;
+  }
+};
+
 using Sizes = std::vector<int64_t>;
 
 inline int64_t product(const Sizes& sizes) {

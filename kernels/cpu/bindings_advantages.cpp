@@ -1,4 +1,5 @@
 // The advantage ops under the CPU key, with the schemas of rrm_core/advantages/schema.py.
+#include <cmath>
 #include <memory>
 
 #include "bindings.h"
@@ -8,8 +9,8 @@ namespace {
 // Rows worth a thread of their own.
 constexpr int64_t kThreadRows = int64_t{1} << 14;
 
-Tensor empty(const Tensor& like, int64_t size, ScalarType type) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(&size, 1), type);
+Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType type) {
+  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
 }
 
 // Rows by group.
@@ -39,30 +40,34 @@ Sorted sort_rows(const int64_t* ids, int64_t n, std::optional<int64_t> num_group
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> group_advantages(Tensor rewards, OptionalTensor ids, OptionalTensor offsets,
-                                                                    std::optional<int64_t> num_groups, OptionalTensor mask, int64_t estimator,
-                                                                    double eps, bool raw_singletons) {
+                                                                    std::optional<int64_t> num_groups, OptionalTensor mask, OptionalTensor each,
+                                                                    int64_t baseline, double eps, bool population, bool divide, bool raw_singletons) {
   const int64_t n = rewards.numel(), wanted = num_groups.value_or(0);
   const ScalarType type = rewards.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "rewards: expected float32 or float64");
-  STD_TORCH_CHECK(estimator >= 0 && estimator <= static_cast<int64_t>(rrm::Estimator::kRloo), "estimator: expected 0, 1 or 2");
+  STD_TORCH_CHECK(baseline >= 0 && baseline <= static_cast<int64_t>(rrm::Baseline::kTopTwo), "baseline: expected 0 to 5");
+  STD_TORCH_CHECK(!each || (each->scalar_type() == type && each->numel() == n), "each: expected N elements of the rewards' dtype");
   STD_TORCH_CHECK(wanted >= 0 && (ids || offsets || (wanted > 0 ? n % wanted == 0 : n == 0)), "num_groups: expected a divisor of N");
   STD_TORCH_CHECK(!offsets || offsets->numel() > 0, "offsets: expected at least one");
-  const Tensor values = torch::stable::contiguous(rewards);
+  Kept kept;
   const Array<bool, ScalarType::Bool> counted(mask, n);
   const Int64Array id(ids, n), start(offsets, offsets ? offsets->numel() : 0);
   const Sorted sorted = ids ? sort_rows(id.data, n, num_groups) : Sorted{};
   const int64_t groups = ids ? sorted.offsets.size() - 1 : offsets ? offsets->numel() - 1 : wanted;
-  const Tensor advantage = empty(rewards, n, type), mean = empty(rewards, groups, type), std = empty(rewards, groups, type);
-  const Tensor size = empty(rewards, groups, ScalarType::Long), keep = empty(rewards, groups, ScalarType::Bool);
+  const Tensor advantage = empty(rewards, {n}, type), mean = empty(rewards, {groups}, type), std = empty(rewards, {groups}, type);
+  const Tensor size = empty(rewards, {groups}, ScalarType::Long), keep = empty(rewards, {groups}, ScalarType::Bool);
   const rrm::GroupsJob job{.wide = type == ScalarType::Double,
-                           .rewards = values.const_data_ptr(),
+                           .rewards = kept.data(rewards),
                            .mask = counted.data,
+                           .each = kept.data(each),
                            .order = sorted.order.get(),
                            .offsets = ids ? sorted.offsets.data() : start.data,
                            .group_size = groups > 0 ? n / groups : 0,
                            .num_rows = n,
-                           .estimator = static_cast<rrm::Estimator>(estimator),
+                           .baseline = static_cast<rrm::Baseline>(baseline),
                            .eps = eps,
+                           .population = population,
+                           .divide = divide,
                            .raw_singletons = raw_singletons,
                            .advantage = advantage.mutable_data_ptr(),
                            .mean = mean.mutable_data_ptr(),
@@ -82,8 +87,53 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> group_advantages(Tensor rewar
   return {advantage, mean, std, size, keep};
 }
 
+rrm::WeightedMoments merge(const std::vector<rrm::WeightedMoments>& blocks) {
+  rrm::WeightedMoments all{};
+  for (const rrm::WeightedMoments& b : blocks) {
+    if (b.weight == 0.0) continue;
+    const double weight = all.weight + b.weight, away = all.weight == 0.0 ? 0.0 : b.mean - all.mean;
+    all = {weight, all.weight == 0.0 ? b.mean : all.mean + away * (b.weight / weight),
+           all.squares + b.squares + away * away * (all.weight * (b.weight / weight))};
+  }
+  return all;
+}
+
+std::tuple<Tensor, Tensor, Tensor> whiten(Tensor values, OptionalTensor mask, OptionalTensor weights, double eps, bool of_variance) {
+  const int64_t n = values.numel(), blocks = ceil_div(n, rrm::kWhitenBlock);
+  const ScalarType type = values.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "values: expected float32 or float64");
+  STD_TORCH_CHECK(!weights || (weights->scalar_type() == type && weights->numel() == n), "weights: expected the values' shape and dtype");
+  Kept kept;
+  const Array<bool, ScalarType::Bool> counted(mask, n);
+  const Tensor out = empty(values, Sizes(values.sizes().begin(), values.sizes().end()), type);
+  const Tensor statistics[2] = {empty(values, {}, type), empty(values, {}, type)};
+  std::vector<rrm::WeightedMoments> moments(blocks);
+  rrm::WhitenJob job{.wide = type == ScalarType::Double,
+                     .values = kept.data(values),
+                     .mask = counted.data,
+                     .weights = kept.data(weights),
+                     .n = n,
+                     .moments = moments.data(),
+                     .mean = 0.0,
+                     .scale = 0.0,
+                     .out = out.mutable_data_ptr()};
+  const int64_t grain = kThreadRows / rrm::kWhitenBlock;
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) { rrm::table().advantages->moments(job, begin, end); });
+  const rrm::WeightedMoments all = merge(moments);
+  const double sum = all.squares / std::max(1.0, all.weight - 1.0), variance = std::isfinite(sum) ? sum : kNaN, std = std::sqrt(variance);
+  job.mean = all.weight > 0.0 && variance == variance ? all.mean : kNaN;
+  job.scale = variance == 0.0 ? 0.0 : of_variance ? 1.0 / std::sqrt(variance + eps) : 1.0 / (std + eps);
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) { rrm::table().advantages->whiten(job, begin, end); });
+  const double found[2] = {job.mean, std};
+  for (int i = 0; i < 2; ++i)
+    job.wide ? *static_cast<double*>(statistics[i].mutable_data_ptr()) = found[i]
+             : *static_cast<float*>(statistics[i].mutable_data_ptr()) = static_cast<float>(found[i]);
+  return {out, statistics[0], statistics[1]};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(rrm, CPU, m) {
   m.impl("group_advantages", TORCH_BOX(&group_advantages));
+  m.impl("whiten", TORCH_BOX(&whiten));
 }

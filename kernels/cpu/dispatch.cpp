@@ -11,9 +11,10 @@ namespace rrm {
   extern const AdvantageKernels advantages;              \
   extern const LogprobKernels logprobs;                  \
   extern const LogprobBackwardKernels logprobs_backward; \
+  extern const LossKernels losses;                       \
   extern const TournamentKernels tournaments;            \
   }
-#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::logprobs, &isa::logprobs_backward, &isa::tournaments}
+#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::logprobs, &isa::logprobs_backward, &isa::losses, &isa::tournaments}
 
 RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)

@@ -40,6 +40,29 @@ inline void exp2_scaled(const Vec (&x)[N], Split c, Vec (&y)[N]) {
   for (int i = 0; i < N; ++i) y[i] = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(y[i]) + (reinterpret_cast<IntVec>(shifted[i]) << 23));
 }
 
+// e^x to about one unit in the last place, 0 and infinity beyond float's range, NaN for NaN; and e^x - 1 - x, which near 0 keeps its digits.
+struct Exponential {
+  Vec value, excess;
+};
+
+// x = n log(2) + f with |f| <= log(2) / 2 and e^f = 1 + f + f^2 q(f), q Taylor's (3e-9).
+inline Exponential exponential(Vec x) {
+  constexpr float kRound = 0x1.8p23f;
+  constexpr float kQ[] = {1.0f / 40320.0f, 1.0f / 5040.0f, 1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f};
+  const Vec bounded = x > 88.7f ? splat(88.7f) : x < -87.3f ? splat(-87.3f) : x;  // NaN stays
+  const Vec n = fma(bounded, splat(1.44269504f), splat(kRound)) - kRound;
+  const Vec f = fma(n, splat(2.12194440e-4f), fma_short(n, splat(-0.693359375f), bounded));
+  Vec q = splat(kQ[0]);
+#pragma GCC unroll 6
+  for (int k = 1; k < 7; ++k) q = fma(q, f, splat(kQ[k]));
+  const Vec excess = f * f * q, mantissa = 1.0f + (f + excess);
+  const IntVec exponent = __builtin_convertvector(n, IntVec);
+  Vec value = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(mantissa) + (exponent << 23));
+  value = x > 88.7f ? splat(kInfinity) : x < -87.3f ? Vec{} : value;
+  value = x == x ? value : x;
+  return {value, n == 0.0f ? excess : (value - 1.0f) - x};
+}
+
 // tanh(x) to about two units in the last place: x + x^3 P(x^2) near 0 (minimax, 4e-9), 1 - 2 e / (1 + e) with e = exp(-2|x|) elsewhere; and its
 // slope 1 - tanh^2, which from there keeps its digits where tanh rounds to 1.
 struct Tanh {

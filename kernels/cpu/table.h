@@ -5,6 +5,7 @@
 #include "advantages.h"
 #include "logprobs.h"
 #include "logprobs_backward.h"
+#include "losses.h"
 #include "tournaments.h"
 
 namespace rrm {
@@ -14,6 +15,7 @@ struct Table {
   const AdvantageKernels* advantages;
   const LogprobKernels* logprobs;
   const LogprobBackwardKernels* logprobs_backward;
+  const LossKernels* losses;
   const TournamentKernels* tournaments;
 };
 

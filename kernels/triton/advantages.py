@@ -17,8 +17,12 @@ import triton.language as tl
 from rrm_core._triton.common import INFINITY
 from rrm_core._triton.configs import GROUP_TILES
 
-GRPO = tl.constexpr(0)
-RLOO = tl.constexpr(2)
+# Baselines, as in rrm_core/advantages/reference.py; 0 is the mean.
+OTHERS = tl.constexpr(1)
+WEIGHTED = tl.constexpr(2)
+GIVEN = tl.constexpr(3)
+SHARE = tl.constexpr(4)
+TOP_TWO = tl.constexpr(5)
 
 # ---- kernels
 
@@ -73,8 +77,9 @@ def load_rewards(
 
 @triton.jit
 def advantages_of_groups(
-    rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group, eps,
-    HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, ESTIMATOR: tl.constexpr, RAW_SINGLETONS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr,
+    rewards_ptr, mask_ptr, order_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group, eps,
+    HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, BASELINE: tl.constexpr, POPULATION: tl.constexpr, DIVIDE: tl.constexpr,
+    RAW_SINGLETONS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
     """Groups [GROUPS] with so many rows from position ``begin``; those out of m_group have no rows."""
     longest = tl.max(rows, 0)
@@ -87,7 +92,8 @@ def advantages_of_groups(
     size = tl.sum(count, 1)
     n = size.to(zeros.dtype)
     smallest = tl.min(low, 1)
-    spread = tl.max(high, 1) - smallest
+    top = tl.max(high, 1)
+    spread = top - smallest
     broken = (size > 0) & ~(spread < INFINITY)
     keep = (spread > 0) & ~broken
 
@@ -106,23 +112,51 @@ def advantages_of_groups(
         x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         part = divide((x - mean[:, None]) - shift[:, None], spread[:, None])
         squares += tl.where(counts, part * part, 0.0)
-    std = tl.where(keep, spread * square_root(divide(lane_sum(squares, LEVELS), n - 1.0)), 0.0)
+    std = tl.where(keep, spread * square_root(divide(lane_sum(squares, LEVELS), n if POPULATION else n - 1.0)), 0.0)
 
     tl.store(mean_ptr + group, tl.where(broken, float("nan"), mean + shift), mask=m_group)
     tl.store(std_ptr + group, tl.where(broken, float("nan"), std), mask=m_group)
     tl.store(size_ptr + group, size.to(tl.int64), mask=m_group)
     tl.store(keep_ptr + group, keep, mask=m_group)
 
-    divisor = tl.full(n.shape, 1.0, n.dtype)
-    if ESTIMATOR == GRPO:
+    divisor, centre = tl.full(n.shape, 1.0, n.dtype), tl.zeros_like(n)
+    if DIVIDE:
         divisor = std + eps
-    if ESTIMATOR == RLOO:
+    if BASELINE == OTHERS:
         divisor = divide(n - 1.0, n)
+    if BASELINE == SHARE:
+        divisor = mean + shift + eps
+    if BASELINE == WEIGHTED:
+        some = zeros
+        for start in range(0, longest, LANES):
+            _, counts, row, m_row = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
+            some += tl.where(counts, tl.load(each_ptr + row, mask=m_row, other=0.0), 0.0)
+        weights = lane_sum(some, LEVELS)
+        some = zeros
+        for start in range(0, longest, LANES):
+            x, counts, row, m_row = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
+            away = (x - mean[:, None]) - shift[:, None]
+            some += tl.where(counts, tl.load(each_ptr + row, mask=m_row, other=0.0) * away, 0.0)
+        centre = tl.where(weights > 0, divide(lane_sum(some, LEVELS), weights), 0.0)
+    if BASELINE == TOP_TWO:
+        times, second = zeros, zeros - INFINITY  # the largest occurs, and the second largest
+        for start in range(0, longest, LANES):
+            x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
+            is_top = counts & (x == top[:, None])
+            times += is_top.to(zeros.dtype)
+            second = tl.maximum(second, tl.where(counts & ~is_top, x, -INFINITY))
+        centre = tl.where(keep & (tl.sum(times, 1) < 2), top - tl.max(second, 1), 0.0)
     for start in range(0, longest, LANES):
         x, counts, row, m_row = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
-        advantage = tl.where(keep[:, None], divide((x - mean[:, None]) - shift[:, None], divisor[:, None]), 0.0)
-        if RAW_SINGLETONS:
-            advantage = tl.where((size == 1)[:, None], x, advantage)
+        if BASELINE == GIVEN:
+            advantage = x - tl.load(each_ptr + row, mask=m_row, other=0.0)
+        else:
+            away = ((x - mean[:, None]) - shift[:, None]) - centre[:, None]
+            if BASELINE == TOP_TWO:
+                away = tl.where(x == top[:, None], centre[:, None], 0.0)
+            advantage = tl.where(keep[:, None], divide(away, divisor[:, None]), 0.0)
+            if RAW_SINGLETONS:
+                advantage = tl.where((size == 1)[:, None], x, advantage)
         advantage = tl.where(broken[:, None], float("nan"), advantage)
         tl.store(advantage_ptr + row, tl.where(counts, advantage, 0.0), mask=m_row)
 
@@ -151,9 +185,10 @@ def leave_out(order_ptr, advantage_ptr, begin, end, HAS_ORDER: tl.constexpr, WID
 
 @triton.jit(do_not_specialize=["num_rows", "num_groups", "group_size"])
 def _group_advantages_kernel(
-    rewards_ptr, mask_ptr, order_ptr, offsets_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr,
+    rewards_ptr, mask_ptr, order_ptr, offsets_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr,
     num_rows, num_groups, group_size, eps, eps_rest,
-    HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, HAS_OFFSETS: tl.constexpr, ESTIMATOR: tl.constexpr, RAW_SINGLETONS: tl.constexpr,
+    HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, HAS_OFFSETS: tl.constexpr, BASELINE: tl.constexpr, POPULATION: tl.constexpr,
+    DIVIDE: tl.constexpr, RAW_SINGLETONS: tl.constexpr,
     GROUPS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr, SHORT: tl.constexpr, WIDE: tl.constexpr, WIDE_LEVELS: tl.constexpr,
 ):  # fmt: skip
     """GROUPS groups: those of equal size, or between offsets."""
@@ -172,8 +207,8 @@ def _group_advantages_kernel(
         begin = group * group_size
         rows = tl.zeros((GROUPS,), tl.int64) + group_size
     advantages_of_groups(
-        rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, tl.where(m_group, rows, 0), m_group,
-        eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, LANES, LEVELS,
+        rewards_ptr, mask_ptr, order_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin,
+        tl.where(m_group, rows, 0), m_group, eps, HAS_MASK, HAS_ORDER, BASELINE, POPULATION, DIVIDE, RAW_SINGLETONS, LANES, LEVELS,
     )  # fmt: skip
     if HAS_OFFSETS and tl.max(rows, 0) > SHORT:
         for i in range(GROUPS):
@@ -182,8 +217,8 @@ def _group_advantages_kernel(
             long_begin, long_rows = load_bounds(offsets_ptr, long, m_long, num_rows)
             if tl.max(long_rows, 0) > SHORT:
                 advantages_of_groups(
-                    rewards_ptr, mask_ptr, order_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, long, long_begin, long_rows, m_long,
-                    eps, HAS_MASK, HAS_ORDER, ESTIMATOR, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
+                    rewards_ptr, mask_ptr, order_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, long, long_begin,
+                    long_rows, m_long, eps, HAS_MASK, HAS_ORDER, BASELINE, POPULATION, DIVIDE, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
                 )  # fmt: skip
 
 
@@ -200,11 +235,11 @@ def sort_rows(ids, num_groups):
     return order, torch.searchsorted(ordered, torch.arange(num_groups + 1, device=ids.device))
 
 
-def group_advantages(rewards, ids, offsets, num_groups, mask, estimator, eps, raw_singletons):
+def group_advantages(rewards, ids, offsets, num_groups, mask, each, baseline, eps, population, divide, raw_singletons):
     order = None
     if ids is not None:
         order, offsets = sort_rows(ids, num_groups)
-    rewards, mask, offsets = (None if x is None else x.contiguous() for x in (rewards, mask, offsets))
+    rewards, mask, offsets, each = (None if x is None else x.contiguous() for x in (rewards, mask, offsets, each))
     n = rewards.shape[0]
     groups = num_groups if offsets is None else offsets.shape[0] - 1
     advantage, mean, std = rewards.new_empty(n), rewards.new_empty(groups), rewards.new_empty(groups)
@@ -217,8 +252,9 @@ def group_advantages(rewards, ids, offsets, num_groups, mask, estimator, eps, ra
         tiles |= {"LANES": tiles["WIDE"], "LEVELS": tiles["WIDE_LEVELS"]}
     narrow_eps = torch.tensor(eps, dtype=torch.float32).item()
     _group_advantages_kernel[(max(1, triton.cdiv(groups, tiles["GROUPS"])),)](
-        rewards, mask, order, offsets, advantage, mean, std, size, keep, n, groups, n // max(1, groups), narrow_eps, eps - narrow_eps,
-        HAS_MASK=mask is not None, HAS_ORDER=order is not None, HAS_OFFSETS=offsets is not None, ESTIMATOR=estimator, RAW_SINGLETONS=raw_singletons,
+        rewards, mask, order, offsets, each, advantage, mean, std, size, keep, n, groups, n // max(1, groups), narrow_eps, eps - narrow_eps,
+        HAS_MASK=mask is not None, HAS_ORDER=order is not None, HAS_OFFSETS=offsets is not None, BASELINE=baseline, POPULATION=population,
+        DIVIDE=divide, RAW_SINGLETONS=raw_singletons,
         **tiles, enable_fp_fusion=False,
     )  # fmt: skip
     return advantage, mean, std, size, keep

@@ -29,6 +29,9 @@ PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_sta
 # All but GROUPS are part of a group's bits.
 GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
 
+# Whitening: numbers of one program, part of the bits.
+WHITEN = {"BLOCK": 4096, "num_warps": 8}
+
 
 def target() -> GPUTarget:
     """The GPU that a launch would run on; any will do where there is none (interpreter)."""

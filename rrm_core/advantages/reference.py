@@ -8,12 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ESTIMATORS = {"grpo": 0, "dr_grpo": 1, "rloo": 2}
+# What a reward is compared with: the group's mean, that of the others, or with the weights of ``each``; a baseline of its own; the mean, as a share
+# of it; or the largest reward with the second largest, and no other reward.
+BASELINES = {"mean": 0, "others": 1, "weighted": 2, "given": 3, "share": 4, "top_two": 5}
 
 _INFINITY = float("inf")
 _NAN = float("nan")
 
 AdvantageResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+WhitenResults = tuple[Tensor, Tensor, Tensor]
 
 
 def group_advantages(
@@ -22,11 +25,17 @@ def group_advantages(
     offsets: Tensor | None,
     num_groups: int | None,
     mask: Tensor | None,
-    estimator: int,
+    each: Tensor | None,
+    baseline: int,
     eps: float,
+    population: bool,
+    divide: bool,
     raw_singletons: bool,
 ) -> AdvantageResults:
-    """Groups are the ids 0 to num_groups - 1, or those that occur; or lie between offsets; or are num_groups of equal size."""
+    """Groups are the ids 0 to num_groups - 1, or those that occur; or lie between offsets; or are num_groups of equal size.
+
+    each: [N], weights or baselines. population: std without Bessel's correction. divide: by std + eps.
+    """
     group, groups = _group_of_rows(rewards, ids, offsets, num_groups)
     exact = rewards.to(torch.float64)
     counted = ~rewards.isnan() if mask is None else mask & ~rewards.isnan()
@@ -40,17 +49,42 @@ def group_advantages(
     mean = smallest + above / size
     centred = exact - mean[group]
     squares = sums(centred.square())
-    std = (squares / (size - 1).clamp(min=1)).sqrt()
+    std = (squares / (size if population else size - 1).clamp(min=1)).sqrt()
 
     broken = ~squares.isfinite()
     keep = (above > 0) & ~broken
-    scale = (1 / (std + eps), torch.ones_like(std), size / (size - 1))[estimator]
-    advantage = torch.where(keep[group], centred * scale[group], 0.0)
-    if raw_singletons:
-        advantage = torch.where(size[group] == 1, exact, advantage)
+    own = torch.zeros_like(exact) if each is None else each.to(torch.float64)
+    if baseline == BASELINES["given"]:
+        advantage = exact - own
+    else:
+        if baseline == BASELINES["weighted"]:
+            weight = sums(own)
+            weighted = torch.where(weight > 0, smallest + sums(own * (exact - smallest[group])) / weight, mean)
+            centred = exact - weighted[group]
+        elif baseline == BASELINES["others"]:
+            centred = centred * (size / (size - 1))[group]
+        elif baseline == BASELINES["share"]:
+            centred = centred / (mean + eps)[group]
+        elif baseline == BASELINES["top_two"]:
+            centred = _lead(exact, counted, group, groups)
+        advantage = torch.where(keep[group], centred / (std + eps)[group] if divide else centred, 0.0)
+        if raw_singletons:
+            advantage = torch.where(size[group] == 1, exact, advantage)
     advantage = advantage.masked_fill(broken[group], _NAN).masked_fill(~counted, 0.0).masked_fill(group == groups, _NAN)
     mean, std = (x.masked_fill(broken, _NAN).to(rewards.dtype)[:-1] for x in (mean, std))
     return advantage.to(rewards.dtype), mean, std, size.to(torch.int64)[:-1], keep[:-1]
+
+
+def _lead(exact: Tensor, counted: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Of each group's largest reward, its distance from the second largest; 0 elsewhere, and where two are the largest."""
+
+    def largest(values: Tensor) -> Tensor:
+        return torch.full((groups + 1,), -_INFINITY, dtype=torch.float64, device=exact.device).scatter_reduce(0, group, values, "amax")[group]
+
+    known = exact.masked_fill(~counted, -_INFINITY)
+    is_top = known == largest(known)
+    tied = _sums(is_top.double(), group, groups)[group] > 1
+    return torch.where(is_top & ~tied, exact - largest(known.masked_fill(is_top, -_INFINITY)), 0.0)
 
 
 def _group_of_rows(rewards: Tensor, ids: Tensor | None, offsets: Tensor | None, num_groups: int | None) -> tuple[Tensor, int]:
@@ -75,3 +109,22 @@ def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
     if values.device.type == "cpu":
         return total.index_add_(0, group, values)  # one after the other
     return total.index_put_((group,), values, accumulate=True)  # sorts on CUDA, where index_add_ is a race of atomics
+
+
+def whiten(values: Tensor, mask: Tensor | None, weights: Tensor | None, eps: float, of_variance: bool) -> WhitenResults:
+    """(value - mean) / sqrt(variance + eps), or / (std + eps), over the values that count, with weights; mean; std with Bessel's correction."""
+    exact = values.to(torch.float64)
+    counted = ~values.isnan() if mask is None else mask & ~values.isnan()
+    weight = counted.double() if weights is None else weights.to(torch.float64).masked_fill(~counted, 0.0)
+    counted = weight > 0
+    exact, total = exact.masked_fill(~counted, 0.0), weight.sum()
+    smallest = exact.masked_fill(~counted, _INFINITY).amin() if values.numel() else exact.new_zeros(())
+    mean = smallest + (weight * (exact - smallest).masked_fill(~counted, 0.0)).sum() / total
+    centred = (exact - mean).masked_fill(~counted, 0.0)
+    variance = (weight * centred.square()).sum() / (total - 1).clamp(min=1)
+    variance = variance.masked_fill(~variance.isfinite(), _NAN)
+    mean = mean + (variance - variance)
+    std = variance.sqrt()
+    whitened = centred / ((variance + eps).sqrt() if of_variance else std + eps)
+    whitened = torch.where(counted & (variance != 0), whitened, 0.0)
+    return whitened.to(values.dtype), mean.to(values.dtype), std.to(values.dtype)

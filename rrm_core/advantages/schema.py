@@ -14,10 +14,7 @@ def _fake_advantages(
     ids: Tensor | None,
     offsets: Tensor | None,
     num_groups: int | None,
-    mask: Tensor | None,
-    estimator: int,
-    eps: float,
-    raw_singletons: bool,
+    *options: object,
 ) -> reference.AdvantageResults:
     given = num_groups if offsets is None else offsets.shape[0] - 1
     groups = torch.library.get_ctx().new_dynamic_size() if given is None else given
@@ -27,10 +24,18 @@ def _fake_advantages(
 
 
 group_advantages = define_op(
-    "group_advantages(Tensor rewards, Tensor? ids, Tensor? offsets, SymInt? num_groups, Tensor? mask, int estimator, float eps,"
-    " bool raw_singletons) -> (Tensor advantage, Tensor mean, Tensor std, Tensor size, Tensor keep)",
+    "group_advantages(Tensor rewards, Tensor? ids, Tensor? offsets, SymInt? num_groups, Tensor? mask, Tensor? each, int baseline, float eps,"
+    " bool population, bool divide, bool raw_singletons) -> (Tensor advantage, Tensor mean, Tensor std, Tensor size, Tensor keep)",
     reference.group_advantages,
     _fake_advantages,
     in_float64=True,
     triton="advantages:group_advantages",
+)
+
+whiten = define_op(
+    "whiten(Tensor values, Tensor? mask, Tensor? weights, float eps, bool of_variance) -> (Tensor whitened, Tensor mean, Tensor std)",
+    reference.whiten,
+    lambda values, *options: (values.new_empty(values.shape), values.new_empty(()), values.new_empty(())),
+    in_float64=True,
+    triton="whiten:whiten",
 )

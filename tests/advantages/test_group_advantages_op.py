@@ -11,12 +11,14 @@ from rrm_core.testing import same_bits
 
 OP = torch.ops.rrm.group_advantages.default
 REWARDS, IDS = torch.tensor([1.0, 0.0, 2.0, 2.0, 5.0, 7.0]), torch.tensor([4, 0, 0, 4, 4, 2])
+CENTRED = (None, 0, 0.0, False, False, False)  # each, baseline, eps, population, divide, raw_singletons
+SCALED = (None, 0, 1e-6, False, True, False)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rewards": torch.zeros(2, 3)}, r"rewards: expected shape \[N\], got \[2, 3\]"),
+        ({"rewards": torch.zeros(2, 3, 1)}, r"rewards: expected shape \[N\] or \[N, R\], got \[2, 3, 1\]"),
         ({"groups": 4}, "groups: expected a group size that divides 6 rewards, got 4"),
         ({"groups": 0}, "groups: expected a group size of at least 1, got 0"),
         ({"groups": torch.zeros(5, dtype=torch.int64)}, r"groups: expected shape \[6\], got \[5\]"),
@@ -30,7 +32,7 @@ REWARDS, IDS = torch.tensor([1.0, 0.0, 2.0, 2.0, 5.0, 7.0]), torch.tensor([4, 0,
         ({"groups": Offsets(torch.tensor([0, 5, 4, 6]))}, r"groups: expected ascending offsets, got \[0, 5, 4, 6\]"),
         ({"groups": Offsets(torch.zeros(0, dtype=torch.int64))}, r"groups: expected at least one offset, got \[0\]"),
         ({"groups": Offsets(torch.zeros(2, 2, dtype=torch.int64))}, r"groups: expected shape \[G \+ 1\], got \[2, 2\]"),
-        ({"estimator": "ppo"}, "estimator: expected 'grpo' or 'dr_grpo' or 'rloo', got 'ppo'"),
+        ({"estimator": "ppo"}, "estimator: expected 'grpo' or 'dr_grpo' or .* or 'pass_at_k', got 'ppo'"),
         ({"singleton": "mean"}, "singleton: expected 'zero' or 'reward', got 'mean'"),
         ({"eps": -1e-6}, "eps: expected a finite number of at least 0, got -1e-06"),
         ({"eps": float("nan")}, "eps: expected a finite number of at least 0, got nan"),
@@ -89,11 +91,11 @@ def test_unchecked_rows_of_no_group_are_nan(zeroed):
     rewards, ids = torch.tensor([1.0, 9.0, 3.0, 9.0, 5.0]), torch.tensor([1, 2, 1, -4, 0])
     for body in bodies():
         for mask in (None, rewards < 6):
-            got = body(rewards, ids, None, 2, mask, 1, 0.0, False)
+            got = body(rewards, ids, None, 2, mask, *CENTRED)
             assert got[0].isnan().tolist() == [False, True, False, True, False]
             assert got[0][[0, 2, 4]].tolist() == [-1.0, 1.0, 0.0]
             assert [x.tolist() for x in got[1:]] == [[5.0, 2.0], [0.0, pytest.approx(2**0.5)], [1, 2], [False, True]]
-        assert bool(body(rewards, ids, None, 0, None, 1, 0.0, False)[0].isnan().all())
+        assert bool(body(rewards, ids, None, 0, None, *CENTRED)[0].isnan().all())
 
 
 @pytest.mark.native
@@ -101,7 +103,7 @@ def test_unchecked_rows_of_no_group_are_nan(zeroed):
 @pytest.mark.parametrize("offsets", [[2, 4], [0, 3], [2, 2], [0, -5, 99, 6], [6, 0], [-3, 2, 2**62], [3], [0, 2, 1, 6]])
 def test_unchecked_offsets_stay_inside(zeroed, offsets):
     for body in bodies():
-        result = body(REWARDS, None, torch.tensor(offsets), None, None, 1, 0.0, False)
+        result = body(REWARDS, None, torch.tensor(offsets), None, None, *CENTRED)
         assert [len(x) for x in result] == [6, *[len(offsets) - 1] * 4]
         outside = [i for i in range(6) if i < min(offsets) or i >= max(offsets)]
         assert bool(result[0][outside].isnan().all())
@@ -117,17 +119,17 @@ def test_runs_without_looking_at_values():
 
 @pytest.mark.parametrize("rewards", [REWARDS, REWARDS.double(), REWARDS[:0]])
 def test_opcheck(rewards):
-    n, mask = len(rewards), rewards > 0
+    n, mask, lengths = len(rewards), rewards > 0, rewards.abs()
     starts, ids = torch.arange(0, n + 1, 3), IDS[:n] // 2  # no empty group: opcheck takes NaN for unequal to NaN
-    torch.library.opcheck(OP, (rewards, None, None, n // 3, None, 0, 1e-6, False))
-    torch.library.opcheck(OP, (rewards, None, starts, None, mask, 1, 1e-6, True))
+    torch.library.opcheck(OP, (rewards, None, None, n // 3, None, *SCALED))
+    torch.library.opcheck(OP, (rewards, None, starts, None, mask, lengths, 2, 1e-6, True, True, True))
     for groups in (3 if n else 0, None):
-        torch.library.opcheck(OP, (rewards, ids, None, groups, mask, 2, 1e-6, False))
+        torch.library.opcheck(OP, (rewards, ids, None, groups, mask, None, 1, 1e-6, False, False, False))
 
 
 def test_is_not_differentiable():
     with pytest.raises(RuntimeError, match="group_advantages is not differentiable"):
-        OP(REWARDS.clone().requires_grad_(), None, None, 2, None, 0, 1e-6, False)[0].sum().backward()
+        OP(REWARDS.clone().requires_grad_(), None, None, 2, None, *SCALED)[0].sum().backward()
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
@@ -168,3 +170,27 @@ def test_compiled_ids_out_of_range_give_nan_in_their_row(impl):
     torch._dynamo.reset()
     compiled = torch.compile(lambda r, i: group_advantages(r, i, num_groups=3, impl=impl), fullgraph=True, backend="aot_eager")
     assert compiled(REWARDS, IDS).advantage.isnan().tolist() == [True, False, False, True, True, False]
+
+
+@pytest.mark.parametrize("values", [REWARDS, REWARDS.double().view(2, 3), REWARDS[:0]])
+def test_opcheck_of_whitening(values):
+    for mask, weights in ((None, None), (values > 1, values.abs() + 1)):
+        if values.numel():  # opcheck takes the NaN mean of nothing for unequal to NaN
+            torch.library.opcheck(torch.ops.rrm.whiten.default, (values, mask, weights, 1e-8, True))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("estimator", ["opo", "gpg", "reinforce_pp_baseline", "gdpo", "pass_at_k"])
+def test_every_kind_of_estimator_compiles(estimator, backend, impl):
+    torch._dynamo.reset()
+
+    def run(rewards, ids, lengths):
+        given = rewards.unsqueeze(1) if estimator == "gdpo" else rewards
+        got = group_advantages(given, ids, num_groups=3, estimator=estimator, lengths=lengths, weights=None, impl=impl)
+        return got.advantage * 2, got.keep
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=backend)
+    for n in (6, 10):
+        arguments = (torch.arange(n) % 4 / 4, torch.arange(n) % 3, torch.arange(n) + 1)
+        for a, b in zip(compiled(*arguments), run(*arguments), strict=True):
+            torch.testing.assert_close(a, b)

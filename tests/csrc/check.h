@@ -20,4 +20,5 @@ inline void check_close(const char* table, const char* what, double got, double 
 
 void test_logprob_gradients(const rrm::Table& table);
 void test_advantages(const rrm::Table& table);
+void test_losses(const rrm::Table& table);
 void test_tournaments(const rrm::Table& table);

@@ -182,6 +182,7 @@ int main() {
     test_float16_conversion(tables[t]);
     test_logprob_gradients(tables[t]);
     test_advantages(tables[t]);
+    test_losses(tables[t]);
     test_tournaments(tables[t]);
     std::printf("%s: %d checks\n", tables[t].name, passed - before);
   }
