@@ -31,7 +31,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-@pytest.mark.parametrize("family", ["advantages", "logprobs", "tournaments"])
+@pytest.mark.parametrize("family", ["advantages", "logprobs", "losses", "tournaments"])
 def test_triton_bodies_under_the_interpreter(family):
     result = run(f"tests/{family}")
     assert result.returncode == 0, result.stdout[-20_000:]

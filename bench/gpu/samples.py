@@ -127,6 +127,30 @@ def advantage_samples() -> list[Sample]:
     ]
 
 
+def loss_samples() -> list[Sample]:
+    """1024 answers of 8192 tokens, padded: PPO with k3; packed: GSPO with rollout weights."""
+    b, t = 1024, 8192
+    ppo = (None, 0, False, 0.2, 0.28, None, None, 0.05, 2, 0, 2.0, False)  # normalizer, objective, ... as in the schema
+    gspo = (None, 0, True, 3e-4, 4e-4, 3.0, 20.0, 0.05, 3, 1, 2.0, True)
+    mask = torch.empty(b, t, dtype=torch.bool)
+
+    def padded() -> tuple[Any, ...]:
+        return floats(b, t), floats(b, t), floats(b), mask, None, floats(b, t), None
+
+    def packed() -> tuple[Any, ...]:
+        return floats(64 * t), floats(64 * t), floats(64), None, ids(65), floats(64 * t), floats(64 * t)
+
+    def facts(rows: int) -> tuple[Tensor, Tensor]:
+        return floats(), floats(rows, 4, dtype=torch.float64)
+
+    return [
+        Sample("policy_loss", "PPO, k3", lambda: (*padded(), *ppo), frozenset({"_loss_kernel"})),
+        Sample("policy_loss", "GSPO, packed", lambda: (*packed(), *gspo)),
+        Sample("policy_loss_backward", "PPO, k3", lambda: (*facts(b), *padded(), *ppo), frozenset({"_loss_gradient_kernel"})),
+        Sample("policy_loss_backward", "GSPO, packed", lambda: (*facts(64), *packed(), *gspo)),
+    ]
+
+
 def tournament_samples() -> list[Sample]:
     """64 round robins of 8 candidates, and ratings of 64 candidates, whose row needs the widest block."""
     problems, n, matches = 64, 8, 64 * 28
@@ -157,5 +181,6 @@ def tournament_samples() -> list[Sample]:
 SAMPLES: list[Sample] = [
     *(sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)),
     *advantage_samples(),
+    *loss_samples(),
     *tournament_samples(),
 ]

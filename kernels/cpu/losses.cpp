@@ -30,11 +30,13 @@ struct Tokens {
   IntVec counts;
 
   Tokens(const LossJob& job, int64_t at, int64_t end) : first(at), there(end - at < kLanes ? int(end - at) : kLanes) {
-    for (int i = 0; i < kLanes; ++i) counts[i] = i < there ? -1 : 0;
-    if (!job.mask) return;
     ByteVec bytes{};
-    std::memcpy(&bytes, job.mask + first, there);
-    counts &= __builtin_convertvector(bytes, IntVec) != 0;
+    if (there == kLanes) {
+      if (job.mask) std::memcpy(&bytes, job.mask + first, kLanes);
+    } else {
+      for (int i = 0; i < kLanes; ++i) bytes[i] = i < there && (!job.mask || job.mask[first + i]);
+    }
+    counts = there == kLanes && !job.mask ? ~IntVec{} : __builtin_convertvector(bytes, IntVec) != 0;
   }
   Vec operator()(const float* values) const {
     Vec v{};
@@ -42,7 +44,7 @@ struct Tokens {
       v = load(values + first);
     else
       std::memcpy(&v, values + first, there * sizeof(float));
-    return either(counts, v, Vec{});
+    return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(v) & counts);
   }
 };
 
@@ -142,26 +144,36 @@ struct Sums {
   }
 };
 
-template <class F>
-void for_tokens(const LossJob& job, int64_t block, const F& f) {
+// f(tokens, what they share, their sequence) where some of the tokens count, skip(tokens) elsewhere.
+template <class F, class Skip>
+void for_tokens(const LossJob& job, int64_t block, const F& f, const Skip& skip) {
   const int64_t s = job.sequence_of_block[block];
   const Sequence& sequence = job.sequences[s];
   const int64_t begin = sequence.begin + (block - sequence.first_block) * kLossBlock;
   const int64_t end = sequence.end - begin < kLossBlock ? sequence.end : begin + kLossBlock;
   const Shared shared(job, s);
-  for (int64_t at = begin; at < end; at += kLanes) f(Tokens(job, at, end), shared, s);
+  for (int64_t at = begin; at < end; at += kLanes) {
+    const Tokens token(job, at, end);
+    if (any(token.counts))
+      f(token, shared, s);
+    else
+      skip(token);
+  }
 }
 
 void sequence_sums(const LossJob& job, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) {
     Sums<3> found;
-    for_tokens(job, b, [&](const Tokens& token, const Shared&, int64_t) {
-      const Vec x = token(job.logprob), old = job.old ? token(job.old) : x;
-      found.some[0] += either(token.counts, splat(1.0f), Vec{});
-      found.some[1] += x - old;
-      if (job.rollout) found.some[2] += old - token(job.rollout);
-      found.step();
-    });
+    for_tokens(
+        job, b,
+        [&](const Tokens& token, const Shared&, int64_t) {
+          const Vec x = token(job.logprob), old = job.old ? token(job.old) : x;
+          found.some[0] += either(token.counts, splat(1.0f), Vec{});
+          found.some[1] += x - old;
+          if (job.rollout) found.some[2] += old - token(job.rollout);
+          found.step();
+        },
+        [](const Tokens&) {});
     found.flush();
     job.sums[b].count = found.of(0);
     job.sums[b].log_ratio = found.of(1);
@@ -174,21 +186,24 @@ void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) {
     Sums<7> found;
     Vec largest{};
-    for_tokens(job, b, [&](const Tokens& token, const Shared& shared, int64_t) {
-      const Term t = term(job, token, shared);
-      const Vec parts[] = {one,
-                           job.reference ? t.loss + job.kl_coef * t.divergence : t.loss,
-                           t.divergence,
-                           t.ratio,
-                           either((t.ratio < job.clip_low) & (t.advantage < 0.0f), one, none),
-                           either((t.ratio > job.clip_high) & (t.advantage > 0.0f), one, none),
-                           t.slope};
-      for (int k = 0; k < 7; ++k) found.some[k] += either(token.counts, parts[k], none);
-      found.step();
-      const Vec seen = either(token.counts, t.ratio, none);
-      largest = either(seen > largest, seen, largest);
-      largest = either(seen != seen, seen, largest);
-    });
+    for_tokens(
+        job, b,
+        [&](const Tokens& token, const Shared& shared, int64_t) {
+          const Term t = term(job, token, shared);
+          const Vec parts[] = {one,
+                               job.reference ? t.loss + job.kl_coef * t.divergence : t.loss,
+                               t.divergence,
+                               t.ratio,
+                               either((t.ratio < job.clip_low) & (t.advantage < 0.0f), one, none),
+                               either((t.ratio > job.clip_high) & (t.advantage > 0.0f), one, none),
+                               t.slope};
+          for (int k = 0; k < 7; ++k) found.some[k] += either(token.counts, parts[k], none);
+          found.step();
+          const Vec seen = either(token.counts, t.ratio, none);
+          largest = either(seen > largest, seen, largest);
+          largest = either(seen != seen, seen, largest);
+        },
+        [](const Tokens&) {});
     LossSums& sums = job.sums[b];
     found.flush();
     sums.count = found.of(0);
@@ -205,16 +220,25 @@ void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
 }
 
 void gradients(const LossJob& job, int64_t begin, int64_t end) {
-  for (int64_t b = begin; b < end; ++b) {
-    for_tokens(job, b, [&](const Tokens& token, const Shared& shared, int64_t s) {
-      const SequenceFacts& f = job.facts[s];
-      const Term t = term(job, token, shared);
-      Vec slope = t.slope;
-      if (job.sequence_ratio && job.objective == Objective::kPpo) slope = splat(static_cast<float>(f.gradient));
-      if (job.reference) slope += job.kl_coef * t.divergence_slope;
-      slope = either(token.counts, slope * static_cast<float>(job.upstream * f.scale), Vec{});
+  const auto write = [&](const Tokens& token, Vec slope) {
+    if (token.there == kLanes)
+      store(job.gradient + token.first, slope);
+    else
       std::memcpy(job.gradient + token.first, &slope, token.there * sizeof(float));
-    });
+  };
+  for (int64_t b = begin; b < end; ++b) {
+    for_tokens(
+        job, b,
+        [&](const Tokens& token, const Shared& shared, int64_t s) {
+          const SequenceFacts& f = job.facts[s];
+          const Term t = term(job, token, shared);
+          Vec slope = t.slope;
+          if (job.sequence_ratio && job.objective == Objective::kPpo) slope = splat(static_cast<float>(f.gradient));
+          if (job.reference) slope += job.kl_coef * t.divergence_slope;
+          slope = either(token.counts, slope * static_cast<float>(job.upstream * f.scale), Vec{});
+          write(token, slope);
+        },
+        [&](const Tokens& token) { write(token, Vec{}); });
   }
 }
 

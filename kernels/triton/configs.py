@@ -32,6 +32,9 @@ GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 102
 # Whitening: numbers of one program, part of the bits.
 WHITEN = {"BLOCK": 4096, "num_warps": 8}
 
+# Policy loss: tokens of one program, part of the bits.
+LOSS_CHUNK = 8192
+
 
 def target() -> GPUTarget:
     """The GPU that a launch would run on; any will do where there is none (interpreter)."""
@@ -45,6 +48,11 @@ def target() -> GPUTarget:
 def stream_config(dtype: torch.dtype) -> dict[str, int]:
     """Stored logits: LANES go through a block side by side, each with VECTOR columns (the 128 bits a thread loads at once) of either of two tiles."""
     return {"CHUNK": CHUNK, "LANES": 128, "VECTOR": 16 // dtype.itemsize, "num_warps": 128 // target().warp_size}
+
+
+def loss_config() -> dict[str, int]:
+    """BLOCK tokens at a time, four (128 bits) of a thread: part of the bits too."""
+    return {"CHUNK": LOSS_CHUNK, "BLOCK": 1024, "num_warps": 256 // target().warp_size}
 
 
 def linear_config(dtype: torch.dtype, hidden_size: int) -> dict[str, int | bool]:

@@ -30,6 +30,7 @@ policy_loss_backward = define_op(
     f"policy_loss_backward(Tensor grad_loss, Tensor facts, {_TOKENS}, Tensor? normalizer, {_OPTIONS}, int reduction, {_ROLLOUT}) -> Tensor",
     reference.policy_loss_backward,
     lambda grad, facts, logprob, *rest: torch.empty_like(logprob, memory_format=torch.contiguous_format),
+    triton="losses:policy_loss_backward",
 )
 
 
@@ -51,4 +52,5 @@ policy_loss = define_op(
     _fake_loss,
     setup_context=_save,
     backward=_gradient,
+    triton="losses:policy_loss",
 )
