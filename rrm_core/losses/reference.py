@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,61 @@ def kl_divergence(difference: Tensor, kl: int) -> Tensor:
     return k3 if kl == KLS["k3"] else k3.detach() + (k2 - k2.detach())
 
 
+class Terms(NamedTuple):
+    """Of every token [M], 0 where it doesn't count: log probability, advantage, log ratio before it is clamped, ratio, clipped ratio, the rollout's
+    weight, and the log probability less that of the reference policy."""
+
+    x: Tensor
+    advantage: Tensor
+    log_ratio: Tensor
+    ratio: Tensor
+    clipped: Tensor
+    weight: Tensor
+    away: Tensor | None
+
+
+def terms_of(
+    tokens: Tokens,
+    logprob: Tensor,
+    old_logprob: Tensor | None,
+    advantages: Tensor,
+    ref_logprob: Tensor | None,
+    rollout_logprob: Tensor | None,
+    packed: bool,
+    sequence_ratio: bool,
+    clip: tuple[float, float],
+    log_ratio_clamp: float | None,
+    rollout_clip: float,
+    sequence_rollout: bool,
+) -> Terms:
+    hidden, row = ~tokens.counted, tokens.row
+    dtype = torch.promote_types(logprob.dtype, torch.float32)
+
+    def of_tokens(values: Tensor) -> Tensor:
+        return values.to(dtype).flatten().masked_fill(hidden, 0.0)
+
+    x = of_tokens(logprob)
+    old = x.detach() if old_logprob is None else of_tokens(old_logprob)
+    per_row = advantages.dim() < logprob.dim() or (packed and advantages.shape[0] != logprob.shape[0])
+    advantage = of_tokens(advantages.to(dtype)[row] if per_row else advantages)
+    log_ratio = x - old
+    if sequence_ratio:
+        log_ratio = (tokens.sums(log_ratio) / tokens.size.clamp(min=1))[row].to(dtype)
+    ratio = (log_ratio if log_ratio_clamp is None else log_ratio.clamp(-log_ratio_clamp, log_ratio_clamp)).exp()
+    weight = torch.ones_like(x)
+    if rollout_logprob is not None:
+        mismatch = old - of_tokens(rollout_logprob)
+        weight = (tokens.sums(mismatch)[row].to(dtype) if sequence_rollout else mismatch).exp().clamp(max=rollout_clip)
+    away = None if ref_logprob is None else x - of_tokens(ref_logprob)
+    return Terms(x, advantage, log_ratio, ratio, ratio.clamp(1 - clip[0], 1 + clip[1]), weight, away)
+
+
+def denominator(tokens: Tokens, normalizer: Tensor | None, reduction: int) -> Tensor:
+    if normalizer is None:
+        normalizer = (tokens.size.sum() if reduction == REDUCTIONS["token_mean"] else (tokens.size > 0).sum()).clamp(min=1)
+    return normalizer.double()
+
+
 def policy_loss(
     logprob: Tensor,
     old_logprob: Tensor | None,
@@ -84,59 +139,31 @@ def policy_loss(
 ) -> LossResults:
     """(loss, kl, clip_fraction_low, clip_fraction_high, ratio_mean, ratio_max, what backward starts from: nothing here)."""
     tokens = tokens_of(logprob, mask, cu_seqlens)
-    hidden, row = ~tokens.counted, tokens.row
-    dtype = torch.promote_types(logprob.dtype, torch.float32)
-
-    def of_tokens(values: Tensor) -> Tensor:
-        return values.to(dtype).flatten().masked_fill(hidden, 0.0)
-
-    x = of_tokens(logprob)
-    old = x.detach() if old_logprob is None else of_tokens(old_logprob)
-    per_row = advantages.dim() < logprob.dim() or (cu_seqlens is not None and advantages.shape[0] != logprob.shape[0])
-    advantage = of_tokens(advantages.to(dtype)[row] if per_row else advantages)
-
-    log_ratio = x - old
-    if sequence_ratio:
-        log_ratio = (tokens.sums(log_ratio) / tokens.size.clamp(min=1))[row].to(dtype)
-    if log_ratio_clamp is not None:
-        log_ratio = log_ratio.clamp(-log_ratio_clamp, log_ratio_clamp)
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    t = terms_of(
+        tokens, logprob, old_logprob, advantages, ref_logprob, rollout_logprob, cu_seqlens is not None, sequence_ratio, (clip_low, clip_high),
+        log_ratio_clamp, rollout_clip, sequence_rollout,
+    )  # fmt: skip
     if objective == OBJECTIVES["ppo"]:
-        per_token = -torch.minimum(ratio * advantage, clipped * advantage)
+        per_token = -torch.minimum(t.ratio * t.advantage, t.clipped * t.advantage)
         if dual_clip is not None:
-            per_token = torch.where(advantage < 0, torch.minimum(per_token, -dual_clip * advantage), per_token)
+            per_token = torch.where(t.advantage < 0, torch.minimum(per_token, -dual_clip * t.advantage), per_token)
     elif objective == OBJECTIVES["cispo"]:
-        per_token = -clipped.detach() * advantage * x
+        per_token = -t.clipped.detach() * t.advantage * t.x
     else:
-        per_token = -advantage * x
-    if rollout_logprob is not None:
-        mismatch = old - of_tokens(rollout_logprob)
-        per_token = per_token * (tokens.sums(mismatch)[row].to(dtype) if sequence_rollout else mismatch).exp().clamp(max=rollout_clip)
-    divergence = torch.zeros_like(x) if ref_logprob is None else kl_divergence(x - of_tokens(ref_logprob), kl)
-    if ref_logprob is not None and kl_coef != 0.0:
+        per_token = -t.advantage * t.x
+    per_token = per_token * t.weight
+    divergence = torch.zeros_like(t.x) if t.away is None else kl_divergence(t.away, kl)
+    if t.away is not None and kl_coef != 0.0:
         per_token = per_token + kl_coef * divergence
 
     per_sequence = tokens.sums(per_token)
     if reduction == REDUCTIONS["sequence_mean"]:
         per_sequence = per_sequence / tokens.size.clamp(min=1)
-    if normalizer is None:
-        normalizer = tokens.size.sum() if reduction == REDUCTIONS["token_mean"] else (tokens.size > 0).sum()
-        normalizer = normalizer.clamp(min=1)
-    loss = (per_sequence.sum() / normalizer.double()).to(dtype)
+    loss = (per_sequence.sum() / denominator(tokens, normalizer, reduction)).to(t.x.dtype)
 
     clips = objective != OBJECTIVES["reinforce"]
-    low, high = (ratio < 1 - clip_low) & (advantage < 0), (ratio > 1 + clip_high) & (advantage > 0)
-    low, high = ((tokens.mean((side & clips).to(dtype))).detach() for side in (low, high))
-    largest = ratio.masked_fill(hidden, 0.0).amax() if ratio.numel() else ratio.new_zeros(())
-    facts = x.new_zeros(tokens.rows, 4, dtype=torch.float64)
-    return loss, tokens.mean(divergence).detach(), low, high, tokens.mean(ratio).detach(), largest.detach(), facts
-
-
-def policy_loss_backward(grad_loss: Tensor, facts: Tensor, logprob: Tensor, *rest: Any) -> Tensor:
-    """dL/dlogprob, by autograd through ``policy_loss``."""
-    with torch.enable_grad():
-        leaf = logprob.detach().requires_grad_()
-        loss = policy_loss(leaf, *rest)[0]
-        (gradient,) = torch.autograd.grad(loss, leaf, grad_loss)
-    return gradient.contiguous()
+    low, high = (t.ratio < 1 - clip_low) & (t.advantage < 0), (t.ratio > 1 + clip_high) & (t.advantage > 0)
+    low, high = ((tokens.mean((side & clips).to(t.x.dtype))).detach() for side in (low, high))
+    largest = t.ratio.masked_fill(~tokens.counted, 0.0).amax() if t.ratio.numel() else t.ratio.new_zeros(())
+    facts = t.x.new_zeros(tokens.rows, 4, dtype=torch.float64)
+    return loss, tokens.mean(divergence).detach(), low, high, tokens.mean(t.ratio).detach(), largest.detach(), facts

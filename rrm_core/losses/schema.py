@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import define_op
-from rrm_core.losses import reference
+from rrm_core.losses import reference, reference_backward
 
 _TOKENS = "Tensor logprob, Tensor? old_logprob, Tensor advantages, Tensor? mask, Tensor? cu_seqlens, Tensor? ref_logprob, Tensor? rollout_logprob"
 _OPTIONS = "int objective, bool sequence_ratio, float clip_low, float clip_high, float? dual_clip, float? log_ratio_clamp, float kl_coef, int kl"
@@ -28,7 +28,7 @@ def _fake_loss(logprob: Tensor, old: Tensor | None, advantages: Tensor, mask: Te
 
 policy_loss_backward = define_op(
     f"policy_loss_backward(Tensor grad_loss, Tensor facts, {_TOKENS}, Tensor? normalizer, {_OPTIONS}, int reduction, {_ROLLOUT}) -> Tensor",
-    reference.policy_loss_backward,
+    reference_backward.policy_loss_backward,
     lambda grad, facts, logprob, *rest: torch.empty_like(logprob, memory_format=torch.contiguous_format),
     triton="losses:policy_loss_backward",
 )

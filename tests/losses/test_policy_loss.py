@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rrm_core import PolicyLoss, policy_loss
+from rrm_core.losses import reference, reference_backward
 from rrm_core.losses.reference import KLS, REDUCTIONS
 from rrm_core.testing import same_bits
 from tests.losses.oracle import INF, NAN, check, sample
@@ -149,6 +150,21 @@ def test_the_gradient_is_scaled_by_what_comes_from_above(impl):
     torch.testing.assert_close(grads[1], -3 * grads[0])
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("rollout", ["token", "sequence"])
+@pytest.mark.parametrize(("reduction", "kl"), [("token_mean", "k3"), ("sequence_mean", "k1"), ("sequence_sum", "k2"), ("constant", "k3_k2")])
+def test_the_plain_backward_is_what_autograd_makes_of_the_plain_forward(objective, rollout, reduction, kl):
+    x, old, ref, seen, advantages, mask = (v.double() if v.is_floating_point() else v for v in sample(spread=0.5))
+    numbers = (OBJECTIVES.index(objective) - 1 if objective in ("cispo", "reinforce") else 0, objective == "gspo", 0.2, 0.28, 1.5, 0.6, 0.3)
+    options = (torch.tensor(50.0), *numbers, KLS[kl], REDUCTIONS[reduction], 1.2, rollout == "sequence")
+    leaf = x.clone().requires_grad_()
+    arguments = (old, advantages, mask, None, ref, seen, *options)
+    loss, *_, facts = reference.policy_loss(leaf, *arguments)
+    expected = torch.autograd.grad(2.5 * loss, leaf)[0]
+    got = reference_backward.policy_loss_backward(torch.tensor(2.5), facts, x, *arguments)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.native
 @pytest.mark.cpu
 def test_the_same_bits_at_any_thread_count():
@@ -214,3 +230,27 @@ def test_bad_values(change, message):
 def test_bad_types(change, message):
     with pytest.raises(TypeError, match="^" + message):
         policy_loss(**{"logprob": torch.zeros(2, 3), "old_logprob": None, "advantages": torch.zeros(2), **change})
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_compiles_without_a_graph_break_forward_and_backward(impl, packed, backend):
+    torch._dynamo.reset()
+
+    def run(x, old, ref, advantages, mask, normalizer):
+        options = {"ref_logprob": ref, "kl_coef": 0.1, "objective": "gspo", "normalizer": normalizer, "impl": impl}
+        if packed:
+            return policy_loss(x.flatten(), old.flatten(), advantages, cu_seqlens=mask.sum(1).cumsum(0), **{**options, "ref_logprob": ref.flatten()})
+        return policy_loss(x, old, advantages, mask, **options)
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=backend)
+    for rows in (4, 7):
+        x, old, ref, _, advantages, mask = sample(rows=rows, length=9 + rows)
+        advantages = advantages[: rows - 1] if packed else advantages
+        results = []
+        for function in (run, compiled):
+            leaf = x.clone().requires_grad_()
+            got = function(leaf, old, ref, advantages, mask, torch.tensor(30.0))
+            results.append([*got, *torch.autograd.grad(got.loss, leaf)])
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(b, a)
