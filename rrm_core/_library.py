@@ -42,7 +42,7 @@ class Op:
 
     def __call__(self, *args: Any) -> Any:
         """``dispatched(*args)``. In eager PyTorch without its kernel under the autograd key, which goes through Python and costs 10 us."""
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch.overrides.has_torch_function(args):
             return self.dispatched(*args)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
             return self.dispatched(*args) if self.function is None else self.function.apply(*args)

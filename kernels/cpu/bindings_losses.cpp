@@ -39,7 +39,7 @@ struct Inputs {
     job.old = old ? floats(*old, tokens) : nullptr;
     job.reference = reference ? floats(*reference, tokens) : nullptr;
     job.rollout = rollout ? floats(*rollout, tokens) : nullptr;
-    job.advantage_per_sequence = advantages.dim() < logprob.dim() || (cu_seqlens && advantages.numel() != tokens);
+    job.advantage_per_sequence = advantages.dim() < logprob.dim() || (cu_seqlens && advantages.numel() == rows);
     job.advantages = floats(advantages, job.advantage_per_sequence ? rows : tokens);
     if (mask) {
       STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->numel() == tokens, "mask: expected a bool for every token");
@@ -54,7 +54,7 @@ struct Inputs {
     job.clip_high = static_cast<float>(1.0 + o.clip_high);
     job.dual_clip = static_cast<float>(o.dual_clip.value_or(INFINITY));
     job.clamp = static_cast<float>(o.log_ratio_clamp.value_or(INFINITY));
-    job.kl_coef = static_cast<float>(o.kl_coef);
+    job.kl_coef = reference ? static_cast<float>(o.kl_coef) : 0.0f;
     job.divergence = static_cast<rrm::Divergence>(o.kl);
     job.rollout_clip = static_cast<float>(o.rollout_clip);
   }

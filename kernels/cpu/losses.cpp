@@ -15,12 +15,13 @@ inline Vec either(IntVec which, Vec a, Vec b) {
   return which ? a : b;
 }
 
+// A NaN in a stays.
 inline Vec minimum(Vec a, Vec b) {
-  return a < b ? a : b;
+  return b < a ? b : a;
 }
 
 inline Vec maximum(Vec a, Vec b) {
-  return a > b ? a : b;
+  return b > a ? b : a;
 }
 
 // kLanes tokens from one on, of which `there` exist; zeros for those that don't count.
@@ -71,11 +72,11 @@ inline Term term(const LossJob& job, const Tokens& token, const Shared& shared) 
   Term t;
   const Vec x = token(job.logprob), old = job.old ? token(job.old) : x;
   t.advantage = job.advantage_per_sequence ? either(token.counts, shared.advantage, Vec{}) : token(job.advantages);
-  IntVec inside = splat_bits(0xffffffffu) != 0u;  // of the clamp
+  IntVec outside{};  // of the clamp; a NaN is not
   t.ratio = shared.ratio;
   if (!job.sequence_ratio) {
     Vec log_ratio = x - old;
-    inside = (log_ratio <= job.clamp) & (log_ratio >= -job.clamp);
+    outside = (log_ratio > job.clamp) | (log_ratio < -job.clamp);
     log_ratio = either(log_ratio > job.clamp, splat(job.clamp), log_ratio);
     log_ratio = either(log_ratio < -job.clamp, splat(-job.clamp), log_ratio);
     t.ratio = job.old ? exponential(log_ratio).value : splat(1.0f) + log_ratio;  // NaN stays
@@ -90,7 +91,7 @@ inline Term term(const LossJob& job, const Tokens& token, const Shared& shared) 
     const IntVec capped = (t.advantage < 0.0f) & (t.loss > most);
     t.loss = either(capped, most, t.loss);
     t.slope = either(capped, Vec{}, t.slope);
-    t.slope = either(inside, t.slope, Vec{});
+    t.slope = either(outside, Vec{}, t.slope);
   } else {
     const Vec factor = job.objective == Objective::kCispo ? bounded * t.advantage : t.advantage;
     t.loss = -factor * x;
@@ -114,7 +115,8 @@ inline Term term(const LossJob& job, const Tokens& token, const Shared& shared) 
   } else {
     const Exponential e = exponential(-away);
     t.divergence = e.excess;
-    t.divergence_slope = job.divergence == Divergence::kK3 ? away - e.excess : away;  // 1 - exp(-away)
+    const IntVec is_near = (away < 0.3f) & (away > -0.3f);
+    t.divergence_slope = job.divergence == Divergence::kK3 ? either(is_near, away - e.excess, 1.0f - e.value) : away;  // 1 - exp(-away)
   }
   return t;
 }
@@ -191,7 +193,7 @@ void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
         [&](const Tokens& token, const Shared& shared, int64_t) {
           const Term t = term(job, token, shared);
           const Vec parts[] = {one,
-                               job.reference ? t.loss + job.kl_coef * t.divergence : t.loss,
+                               job.kl_coef != 0.0f ? t.loss + job.kl_coef * t.divergence : t.loss,
                                t.divergence,
                                t.ratio,
                                either((t.ratio < job.clip_low) & (t.advantage < 0.0f), one, none),
@@ -234,7 +236,7 @@ void gradients(const LossJob& job, int64_t begin, int64_t end) {
           const Term t = term(job, token, shared);
           Vec slope = t.slope;
           if (job.sequence_ratio && job.objective == Objective::kPpo) slope = splat(static_cast<float>(f.gradient));
-          if (job.reference) slope += job.kl_coef * t.divergence_slope;
+          if (job.kl_coef != 0.0f) slope += job.kl_coef * t.divergence_slope;
           slope = either(token.counts, slope * static_cast<float>(job.upstream * f.scale), Vec{});
           write(token, slope);
         },

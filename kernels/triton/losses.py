@@ -101,12 +101,12 @@ def term(
     if HAS_OLD:
         old = load_tokens(old_ptr, place, there, counts)
     advantage = tl.where(counts, tl.load(advantages_ptr + sequence), 0.0) if PER_SEQUENCE else load_tokens(advantages_ptr, place, there, counts)
-    inside = counts
+    outside = place < 0  # of the clamp: none; a NaN is not
     if SEQUENCE_RATIO:
         ratio = tl.where(counts, exponential(tl.load(shared_ptr + 2 * sequence)), 1.0)
     else:
         log_ratio = x - old
-        inside = (log_ratio <= clamp) & (log_ratio >= -clamp)
+        outside = (log_ratio > clamp) | (log_ratio < -clamp)
         log_ratio = tl.where(log_ratio > clamp, clamp, tl.where(log_ratio < -clamp, -clamp, log_ratio))  # NaN stays
         ratio = exponential(log_ratio)
     clipped = tl.where(ratio > clip_high, clip_high, tl.where(ratio < clip_low, clip_low, ratio))
@@ -121,7 +121,7 @@ def term(
         loss, slope = -tl.where(is_clipped, bounded, plain), tl.where(is_clipped, 0.0, -plain)
         most = -dual_clip * advantage
         capped = (advantage < 0) & (loss > most)
-        loss, slope = tl.where(capped, most, loss), tl.where(capped | ~inside, 0.0, slope)
+        loss, slope = tl.where(capped, most, loss), tl.where(capped | outside, 0.0, slope)
     if HAS_ROLLOUT:
         if SEQUENCE_ROLLOUT:
             weight = tl.load(shared_ptr + 2 * sequence + 1)
@@ -137,8 +137,8 @@ def term(
             divergence, of_divergence = 0.5 * away * away, away
         if DIVERGENCE >= K3:
             divergence, of_divergence = excess(-away), away
-            if DIVERGENCE == K3:
-                of_divergence = away - divergence
+            if DIVERGENCE == K3:  # 1 - exp(-away)
+                of_divergence = tl.where(tl.abs(away) < 0.3, away - divergence, 1.0 - exponential(-away))
     return advantage, ratio, loss, slope, divergence, of_divergence
 
 
@@ -163,7 +163,7 @@ def _loss_kernel(
             DIVERGENCE,
         )  # fmt: skip
         if HAS_REFERENCE:
-            loss += kl_coef * divergence
+            loss += tl.where(kl_coef == 0.0, 0.0, kl_coef * divergence)
         count += counts.to(tl.float32)
         total += tl.where(counts, loss, 0.0)
         divergences += tl.where(counts, divergence, 0.0)
@@ -205,7 +205,7 @@ def _loss_gradient_kernel(
         if SEQUENCE_RATIO and OBJECTIVE != CISPO and OBJECTIVE != REINFORCE:
             slope = tl.zeros_like(slope) + through_sequence
         if HAS_REFERENCE:
-            slope += kl_coef * of_divergence
+            slope += tl.where(kl_coef == 0.0, 0.0, kl_coef * of_divergence)
         tl.store(out_ptr + place, tl.where(counts, slope * scale, 0.0), mask=there)
 
 
@@ -226,7 +226,7 @@ class Batch:
         self.chunks = max(1, triton.cdiv(longest, LOSS_CHUNK))
         self.tasks = self.rows * self.chunks
         self.flags = {"HAS_OLD": old is not None, "HAS_ROLLOUT": rollout is not None, "HAS_MASK": mask is not None, "PACKED": cu_seqlens is not None}
-        self.per_sequence = advantages.dim() < logprob.dim() or (cu_seqlens is not None and advantages.numel() != self.tokens)
+        self.per_sequence = advantages.dim() < logprob.dim() or (cu_seqlens is not None and advantages.numel() == self.rows)
 
     def sums(self, planes):
         return self.logprob.new_empty(planes, self.rows, self.chunks)

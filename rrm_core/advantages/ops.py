@@ -33,7 +33,12 @@ def _convention(name: str | None) -> Convention:
     return CONVENTIONS[name]
 
 
-def _check_each(name: str, value: Tensor | None, rewards: Tensor, needed: str) -> Tensor | None:
+def _all(condition: Tensor, mask: Tensor | None) -> bool:
+    """Of what counts."""
+    return bool((condition if mask is None else condition | ~mask).all())
+
+
+def _check_each(name: str, value: Tensor | None, rewards: Tensor, mask: Tensor | None, needed: str) -> Tensor | None:
     """A number per row, as the op takes it."""
     if value is None:
         require(name != needed, name, "a tensor with this estimator", None)
@@ -41,7 +46,7 @@ def _check_each(name: str, value: Tensor | None, rewards: Tensor, needed: str) -
     require_tensor(name, value, _REWARDS, rewards)
     require_shape(name, value, rewards.shape[:1])
     if name == "lengths" and values_readable(value) and value.numel():
-        require(bool((value >= 0).all()), name, "lengths of at least 0", value.min().item())
+        require(_all(value >= 0, mask), name, "lengths of at least 0", value.min().item())
     return value.detach().to(torch.promote_types(rewards.dtype, torch.float32))
 
 
@@ -137,7 +142,8 @@ def group_advantages(
     require_shape("rewards", rewards, ("N",), ("N", "R"))
     require(estimator in ESTIMATORS, "estimator", " or ".join(map(repr, ESTIMATORS)), repr(estimator))
     chosen, habits = ESTIMATORS[estimator], _convention(convention)
-    singleton = habits.singleton if singleton is None else singleton
+    require(std != "batch" or singleton != "reward", "singleton", "'zero' with std 'batch'", repr(singleton))
+    singleton = "zero" if std == "batch" else habits.singleton if singleton is None else singleton
     require(singleton in ("zero", "reward"), "singleton", "'zero' or 'reward'", repr(singleton))
     eps = habits.eps if eps is None else require_positive("eps", eps, or_zero=True)
     if std is None and convention == "verl" and estimator == "pass_at_k":
@@ -149,10 +155,9 @@ def group_advantages(
         require_tensor("mask", mask, (torch.bool,), rewards)
         require_shape("mask", mask, rewards.shape[:1])
     values = rewards.detach().to(torch.promote_types(rewards.dtype, torch.float32))
-    if chosen.successes and values_readable(values):
-        require(not bool(((values < 0) | (values > 1)).any()), "rewards", "successes in [0, 1]", "others (+-1 becomes (r + 1) / 2)")
+    require(values.dim() == 1 or values.shape[1] > 0, "rewards", "at least one reward an answer", list(values.shape))
     own = {"lengths": lengths, "baseline": baseline}
-    of_row = {name: _check_each(name, value, values, chosen.each or "") for name, value in own.items()}
+    of_row = {name: _check_each(name, value, values, mask, chosen.each or "") for name, value in own.items()}
     require(baseline is None or chosen.each == "baseline", "baseline", f"None for {estimator!r}", "a tensor")
     require(rewards.dim() == 2 or estimator != "gdpo", "rewards", "shape [N, R] for 'gdpo'", list(rewards.shape))
     weights = _check_weights(weights, values)
@@ -169,12 +174,17 @@ def group_advantages(
         found = _of_each_reward([of_groups(one) for one in values.unbind(1)], weights)
     else:
         if values.dim() == 2:
-            values = (values if weights is None else values * weights).nansum(1).masked_fill(absent, float("nan"))
+            total = (values if weights is None else values * weights).nansum(1)
+            total = total.masked_fill(total.isnan(), float("inf"))  # of infinities of either sign
+            values = total.masked_fill(absent, float("nan"))
+        if chosen.successes and values_readable(values):
+            one = _all(((values >= 0) & (values <= 1)) | values.isnan(), mask)
+            require(one, "rewards", "successes in [0, 1]", "others (+-1 becomes (r + 1) / 2)")
         found = of_groups(values)
     advantage = found.advantage
     if chosen.whitens:
         whitened = schema.whiten.body(impl, advantage)(advantage, ~missing, of_row["lengths"], habits.whiten_eps, habits.of_variance)
-        advantage = whitened[0]
+        advantage = whitened[0].masked_fill(advantage.isnan() & ~missing, float("nan"))
     elif estimator == "gpg":
         counted = found.size.sum()
         active = ((values != 0) & ~missing).sum() if convention == "verl" else (found.size * found.keep).sum()
@@ -247,6 +257,6 @@ def whiten_tokens(
         require_tensor("weights", weights, _REWARDS, values)
         require_shape("weights", weights, values.shape)
         if values_readable(weights) and weights.numel():
-            require(bool((weights >= 0).all()), "weights", "weights of at least 0", weights.min().item())
+            require(_all(weights >= 0, mask), "weights", "weights of at least 0", weights.min().item())
         weights = weights.detach().to(wide.dtype)
     return Whitened(*schema.whiten.body(impl, wide)(wide, mask, weights, eps, habits.of_variance))

@@ -94,7 +94,7 @@ def policy_loss(
     Args:
         logprob: [B, T] with ``mask``, or packed [T] with ``cu_seqlens``; float32, bfloat16, float16 or float64, computed in float32 at least.
         old_logprob: like logprob, before the update; None on policy: ratio 1, with gradient.
-        advantages: [B], one a sequence, or like logprob.
+        advantages: [B], one a sequence, or like logprob (packed with as many sequences as tokens: one a sequence).
         mask: bool, like logprob; False for tokens that don't count, whatever they hold.
         cu_seqlens: int32 or int64 [B + 1], where packed sequences begin, and the last ends.
         ref_logprob: like logprob, of the reference policy, for the divergence.

@@ -42,6 +42,8 @@ def tokens_of(logprob: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -
         row = torch.searchsorted(cu_seqlens.contiguous(), torch.arange(logprob.shape[0], device=logprob.device), right=True) - 1
         counted = counted & (row >= 0) & (row < rows)
         row = row.clamp(0, max(0, rows - 1))
+        if rows == 0:
+            return Tokens(counted[:0], row[:0], 0, torch.zeros(0, dtype=torch.float64, device=logprob.device))
     size = torch.zeros(rows, dtype=torch.float64, device=logprob.device)
     return Tokens(counted, row, rows, size.index_add(0, row, counted.to(size.dtype)) if rows else size)
 
@@ -92,11 +94,11 @@ def terms_of(
     dtype = torch.promote_types(logprob.dtype, torch.float32)
 
     def of_tokens(values: Tensor) -> Tensor:
-        return values.to(dtype).flatten().masked_fill(hidden, 0.0)
+        return values.to(dtype).flatten()[: len(row)].masked_fill(hidden, 0.0)
 
     x = of_tokens(logprob)
     old = x.detach() if old_logprob is None else of_tokens(old_logprob)
-    per_row = advantages.dim() < logprob.dim() or (packed and advantages.shape[0] != logprob.shape[0])
+    per_row = advantages.dim() < logprob.dim() or (packed and advantages.shape[0] == tokens.rows)
     advantage = of_tokens(advantages.to(dtype)[row] if per_row else advantages)
     log_ratio = x - old
     if sequence_ratio:

@@ -49,11 +49,11 @@ def policy_loss_backward(
             slope = (tokens.sums(slope) / tokens.size.clamp(min=1))[tokens.row].to(slope.dtype)
     else:
         slope = -(t.clipped if objective == OBJECTIVES["cispo"] else 1.0) * t.advantage * t.weight
-    if t.away is not None:
+    if t.away is not None and kl_coef != 0.0:
         of_divergence = torch.ones_like(t.away) if kl == KLS["k1"] else -torch.expm1(-t.away) if kl == KLS["k3"] else t.away
         slope = slope + kl_coef * of_divergence
     scale = grad_loss / denominator(tokens, normalizer, reduction).expand(tokens.rows)
     if reduction == REDUCTIONS["sequence_mean"]:
         scale = scale / tokens.size.clamp(min=1)
-    gradient = torch.where(tokens.counted, slope * scale[tokens.row].to(slope.dtype), 0.0)
-    return gradient.view(logprob.shape).to(logprob.dtype)
+    gradient = torch.where(tokens.counted, slope * scale[tokens.row].to(slope.dtype), 0.0).to(logprob.dtype)
+    return gradient.view(logprob.shape) if gradient.numel() else torch.zeros_like(logprob, memory_format=torch.contiguous_format)

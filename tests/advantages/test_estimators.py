@@ -175,6 +175,7 @@ def test_the_module_holds_options(impl, estimator):
         ({"estimator": "gdpo"}, r"rewards: expected shape \[N, R\] for 'gdpo'"),
         ({"std": "batch", "estimator": "gdpo"}, "std: expected 'sample' or 'population' or None for 'gdpo'"),
         ({"std": "sample", "estimator": "rloo"}, "std: expected None for 'rloo'"),
+        ({"std": "batch", "singleton": "reward"}, "singleton: expected 'zero' with std 'batch', got 'reward'"),
         ({"baseline": torch.zeros(4)}, "baseline: expected None for 'grpo'"),
         ({"weights": torch.zeros(4)}, "weights: expected None for one reward"),
         ({"estimator": "opo", "lengths": torch.tensor([1, -1, 0, 0])}, "lengths: expected lengths of at least 0, got -1"),
@@ -185,6 +186,29 @@ def test_the_module_holds_options(impl, estimator):
 def test_bad_options_are_told(options, message):
     with pytest.raises(ValueError, match=message):
         group_advantages(torch.tensor([1.0, -1.0, 0.0, 2.0]), 2, **options)
+
+
+def test_whitening_leaves_a_broken_group_broken(impl):
+    rewards, ids = torch.tensor([1.0, torch.inf, 0.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1, 1])
+    got = group_advantages(rewards, ids, estimator="reinforce_pp_baseline", impl=impl).advantage
+    assert got.isnan().tolist() == [True, True, False, False, False]
+
+
+def test_masked_rows_may_hold_what_would_be_refused(impl):
+    mask, lengths = torch.tensor([True, True, False]), torch.tensor([3.0, 2.0, -1.0])
+    opo = group_advantages(torch.tensor([1.0, 0.0, 5.0]), 3, estimator="opo", lengths=lengths, mask=mask, impl=impl)
+    assert opo.advantage.tolist() == [pytest.approx(0.4), pytest.approx(-0.6), 0.0]
+    group_advantages(torch.tensor([1.0, 0.0, -1.0]), 3, estimator="maxrl", mask=mask, impl=impl)
+    assert whiten_tokens(torch.ones(3), mask, weights=lengths, impl=impl).values.tolist() == [0.0] * 3
+
+
+def test_several_rewards_are_judged_by_their_sum(impl):
+    with pytest.raises(ValueError, match=r"rewards: expected successes in \[0, 1\]"):
+        group_advantages(torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]), 3, estimator="maxrl", impl=impl)
+    broken = group_advantages(torch.tensor([[torch.inf, -torch.inf], [1.0, 0.0]]), 2, impl=impl)
+    assert bool(broken.advantage.isnan().all())
+    with pytest.raises(ValueError, match="rewards: expected at least one reward an answer"):
+        group_advantages(torch.zeros(4, 0), 2, impl=impl)
 
 
 # ---- whitening

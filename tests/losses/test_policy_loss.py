@@ -131,6 +131,42 @@ def test_a_nan_or_an_infinity_is_not_hidden(impl):
     assert policy_loss(x.index_fill(1, torch.tensor([2]), NAN), old, advantages, mask, impl=impl).ratio_max.isnan()
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_nan_that_counts_reaches_loss_and_gradient(impl, objective):
+    """Of the token, its old self or the rollout; a bound or a truncation makes no number of it."""
+    clean = torch.tensor([[-1.0, -2.0, -3.0]])
+    broken = torch.tensor([[-1.0, NAN, -3.0]])
+    uses_ratio = objective != "reinforce"
+    for old, rollout in ((broken, None), (clean, broken)):
+        if rollout is None and not uses_ratio:
+            continue
+        x = clean.clone().requires_grad_()
+        got = policy_loss(x, old, torch.tensor([1.0]), rollout_logprob=rollout, objective=objective, impl=impl)
+        assert bool(got.loss.isnan())
+        assert bool(torch.autograd.grad(got.loss, x)[0][0, 1].isnan())
+
+
+def test_a_reference_for_the_metric_alone_does_not_touch_the_loss(impl):
+    x, ref = torch.full((1, 3), -3.0).requires_grad_(), torch.tensor([[-1.0, -1.0, 200.0]])
+    got = policy_loss(x, None, torch.tensor([1.0]), ref_logprob=ref, impl=impl)
+    assert got.loss.item() == -1.0
+    assert torch.autograd.grad(got.loss, x)[0].tolist() == [[pytest.approx(-1 / 3)] * 3]
+
+
+def test_far_from_the_reference_the_divergence_has_its_slope(impl):
+    x = torch.tensor([[-1.0, -1.0]]).requires_grad_()
+    got = policy_loss(x, None, torch.tensor([0.0]), ref_logprob=torch.tensor([[-torch.inf, -40.0]]), kl_coef=1.0, impl=impl)
+    assert torch.autograd.grad(got.loss, x)[0].tolist() == [[0.5, 0.5]]
+
+
+def test_as_many_sequences_as_tokens_have_an_advantage_each(impl):
+    x, advantages, cu_seqlens = torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([1.0, 5.0, 7.0]), torch.tensor([0, 2, 2, 3])
+    got = policy_loss(x, None, advantages, cu_seqlens=cu_seqlens, objective="reinforce", impl=impl)
+    assert got.loss.item() == pytest.approx((1 + 2 + 21) / 3)
+    nothing = policy_loss(x, None, advantages[:0], cu_seqlens=cu_seqlens[:1], impl=impl)
+    assert [value.item() for value in nothing] == [0.0] * 6
+
+
 def test_any_layout_and_dtype(impl):
     x, old, _, _, advantages, mask = sample()
     expected = policy_loss(x, old, advantages, mask, impl=impl)
