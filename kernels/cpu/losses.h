@@ -8,7 +8,7 @@ namespace rrm {
 enum class Objective : int64_t { kPpo, kCispo, kReinforce };
 enum class Divergence : int64_t { kK1, kK2, kK3, kK3WithK2Gradient };
 
-// Tokens of one task, and of one sum in float32: part of the numeric contract.
+// Tokens of one task: part of the numeric contract.
 constexpr int64_t kLossBlock = 2048;
 
 // A sequence: its tokens lie side by side.

@@ -118,7 +118,7 @@ def policy_loss(
         loss. kl: mean divergence, 0 without ref_logprob. clip_fraction_low, clip_fraction_high: shares of tokens with r < 1 - low and A < 0,
         r > 1 + high and A > 0. ratio_mean, ratio_max. Sequences without a token that counts are not counted; of nothing all is 0.
 
-    Numerics: float32, sums of at most 2048 tokens at a time and then in float64, in a fixed order: the same bits at any thread count.
+    Numerics: float32 terms, their sums in float64 after a few steps, in a fixed order: the same bits at any thread count.
     Divergences keep their digits for small differences. A token that doesn't count has gradient exactly 0 even if it holds NaN.
 
     Source: Schulman et al., arXiv 1707.06347 (PPO); Ye et al., arXiv 1912.09729 (dual clip); Yu et al., arXiv 2503.14476 (DAPO); Liu et al.,
