@@ -69,15 +69,17 @@ inline Sizes with(Sizes sizes, int64_t last) {
   return sizes;
 }
 
+inline Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType type) {
+  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
+}
+
 // A result, NaN (0 for integers) until a kernel writes it.
 template <class T, ScalarType kType>
 struct ResultOf {
   Tensor tensor;
   T* data;
 
-  ResultOf(const Tensor& like, const Sizes& sizes)
-      : tensor(torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), kType)),
-        data(static_cast<T*>(tensor.mutable_data_ptr())) {
+  ResultOf(const Tensor& like, const Sizes& sizes) : tensor(empty(like, sizes, kType)), data(static_cast<T*>(tensor.mutable_data_ptr())) {
     std::fill_n(data, tensor.numel(), std::numeric_limits<T>::quiet_NaN());
   }
 };

@@ -9,10 +9,6 @@ namespace {
 // Rows worth a thread of their own.
 constexpr int64_t kThreadRows = int64_t{1} << 14;
 
-Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType type) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
-}
-
 // Rows by group.
 struct Sorted {
   std::unique_ptr<int64_t[]> order;  // [N]

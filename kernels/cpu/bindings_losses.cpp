@@ -89,12 +89,8 @@ struct Inputs {
   }
 };
 
-Tensor new_tensor(const Tensor& like, const Sizes& sizes, ScalarType type) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
-}
-
 Tensor scalar(const Tensor& like, double value) {
-  const Tensor t = new_tensor(like, {}, ScalarType::Float);
+  const Tensor t = empty(like, {}, ScalarType::Float);
   *static_cast<float*>(t.mutable_data_ptr()) = static_cast<float>(value);
   return t;
 }
@@ -136,12 +132,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> policy_loss(T
   Inputs in(logprob, old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob,
             {objective, sequence_ratio, clip_low, clip_high, dual_clip, log_ratio_clamp, kl_coef, kl, reduction, rollout_clip, sequence_rollout});
   const int64_t rows = in.sequences.size();
-  const Tensor facts = new_tensor(logprob, {rows, 4}, ScalarType::Double);
+  const Tensor facts = empty(logprob, {rows, 4}, ScalarType::Double);
   std::vector<rrm::LossSums> sums(in.blocks());
   in.job.facts = static_cast<rrm::SequenceFacts*>(facts.mutable_data_ptr());
   std::fill_n(in.job.facts, rows, rrm::SequenceFacts{0.0, 0.0, 0.0, 1.0});
   in.job.sums = sums.data();
-  const std::vector<bool> stopped = sequence_ratio || sequence_rollout ? share(in, sums) : std::vector<bool>(rows);
+  const std::vector<bool> stopped = sequence_ratio || (sequence_rollout && rollout_logprob) ? share(in, sums) : std::vector<bool>(rows);
   in.run(rrm::table().losses->loss_sums);
 
   std::vector<double> count(rows), loss(rows), gradient(rows);
@@ -186,7 +182,7 @@ Tensor policy_loss_backward(Tensor grad_loss, Tensor facts, Tensor logprob, Opti
   STD_TORCH_CHECK(facts.scalar_type() == ScalarType::Double && facts.numel() == static_cast<int64_t>(4 * in.sequences.size()),
                   "facts: the forward's");
   const Tensor kept = torch::stable::contiguous(facts);
-  const Tensor gradient = new_tensor(logprob, Sizes(logprob.sizes().begin(), logprob.sizes().end()), ScalarType::Float);
+  const Tensor gradient = empty(logprob, Sizes(logprob.sizes().begin(), logprob.sizes().end()), ScalarType::Float);
   in.job.facts = static_cast<rrm::SequenceFacts*>(kept.mutable_data_ptr());
   in.job.gradient = static_cast<float*>(gradient.mutable_data_ptr());
   in.job.upstream = *FloatArray(grad_loss, 1).data;
