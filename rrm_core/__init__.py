@@ -14,7 +14,7 @@ from rrm_core.logprobs import (
     score_token_logprobs_from_logits,
     token_logprobs,
 )
-from rrm_core.losses import PolicyLoss, PolicyLossResults, policy_loss
+from rrm_core.losses import LinearPolicyLoss, LinearPolicyLossResults, PolicyLoss, PolicyLossResults, linear_policy_loss, policy_loss
 from rrm_core.tournaments import (
     Knockout,
     PairCounts,
@@ -35,6 +35,8 @@ __all__ = [
     "GroupAdvantage",
     "GroupAdvantages",
     "Knockout",
+    "LinearPolicyLoss",
+    "LinearPolicyLossResults",
     "NativeKernelError",
     "NativeLibraryWarning",
     "Offsets",
@@ -56,6 +58,7 @@ __all__ = [
     "bradley_terry",
     "elo",
     "group_advantages",
+    "linear_policy_loss",
     "linear_token_logprobs",
     "pairwise_counts",
     "pairwise_wins",

@@ -110,14 +110,16 @@ def define_op(
     backward: Callable[..., Any] | None = None,
     in_float64: bool = False,
     triton: str | Callable[..., Any] | None = None,
+    plain: Callable[..., Any] | None = None,
 ) -> Op:
     """Registers ``schema`` ("name(args) -> results"). Without ``backward`` the op refuses to be differentiated.
 
-    triton: the body for CUDA and HIP, a ``launcher`` by name or a function that calls some.
+    triton: the body for CUDA and HIP, a ``launcher`` by name or a function that calls some. plain: the body where no native one answers, if it is
+    not ``reference``: an op that forms gradients in its forward can't leave them to autograd.
     """
     name = schema.partition("(")[0]
     LIBRARY.define(schema)
-    LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, plain or reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"rrm::{name}", fake, lib=LIBRARY)
 
     def refuse(ctx: Any, *grads: Any) -> None:

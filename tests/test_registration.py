@@ -42,6 +42,17 @@ PACKED_LOSS = (
     True,
 )
 
+# hidden [2, 3, 12] and ids; then bias, temperature, softcap, vocab_size, behaviour, normalizer, options, entropy_coef, needs
+STEPS = [LOGITS[:2, i : i + 3] for i in range(4)]
+LINEAR_LOSS = (
+    HIDDEN[:6].view(2, 3, 12), WEIGHT, IDS[:3].T, BIAS, HEAT[:1].expand(6), 8.0, 75, STEPS[0], HEAT[:2], MASK[:2, :3], None, STEPS[1], STEPS[2], None,
+    0, 0.2, 0.2, 3.0, 20.0, 0.1, 2, 1, 2.0, True, 0.05, True, True, True,
+)  # fmt: skip
+PACKED_LINEAR_LOSS = (
+    HIDDEN, WEIGHT, IDS.flatten()[:7], None, None, None, 80, None, HEAT[:3], None, torch.tensor([1, 3, 3, 6]), None, None, torch.tensor(9.0),
+    1, 0.2, 0.2, None, None, 0.0, 2, 3, 2.0, False, 0.0, False, True, False,
+)  # fmt: skip
+
 # op -> argument lists; the gradient of the first is checked too where the op has one
 SAMPLES = {
     "token_logprobs": [(LOGITS, IDS, HEAT, -100), (LOGITS.view(2, 2, 80), IDS[:, 0].view(2, 2), None, -100)],
@@ -66,6 +77,8 @@ SAMPLES = {
     "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, STATISTICS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
     "policy_loss": [LOSS, PACKED_LOSS],
     "policy_loss_backward": [(torch.tensor(2.0), torch.ones(4, 4, dtype=torch.float64), *LOSS)],
+    "linear_policy_loss": [LINEAR_LOSS, PACKED_LINEAR_LOSS],
+    "linear_policy_loss_backward": [(torch.tensor(2.0), [HIDDEN, WEIGHT], [HIDDEN, WEIGHT])],
     "group_advantages": None,  # these in tests/advantages
     "whiten": None,
     "pairwise_wins": None,  # these in tests/tournaments

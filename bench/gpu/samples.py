@@ -151,6 +151,25 @@ def loss_samples() -> list[Sample]:
     ]
 
 
+def linear_loss_samples(name: str, dtype: torch.dtype) -> list[Sample]:
+    """8 answers of 64 tokens, PPO with k3 and a bonus for entropy, every gradient; with bias, temperature and softcap, those of the hidden states."""
+    b, t = 8, 64
+
+    def batch(*head: Any, bias: Tensor | None = None, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        behaviour = (floats(b, t), floats(b), torch.empty(b, t, dtype=torch.bool), None, floats(b, t), None)
+        options = (None, 0, 0.2, 0.28, None, None, 0.05, 2, 0, 2.0, False, 0.01)
+        return floats(b, t, H, dtype=dtype), floats(SMALL, H, dtype=dtype), ids(b, t), bias, *head, SMALL, *behaviour, *options, *needs
+
+    return [
+        Sample("linear_policy_loss", name, lambda: batch(None, None, needs=(True, True, False))),
+        Sample(
+            "linear_policy_loss",
+            f"{name}, bias, temperature, softcap",
+            lambda: batch(floats(b * t), 30.0, bias=floats(SMALL), needs=(True, False, True)),
+        ),
+    ]
+
+
 def tournament_samples() -> list[Sample]:
     """64 round robins of 8 candidates, and ratings of 64 candidates, whose row needs the widest block."""
     problems, n, matches = 64, 8, 64 * 28
@@ -182,5 +201,6 @@ SAMPLES: list[Sample] = [
     *(sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)),
     *advantage_samples(),
     *loss_samples(),
+    *(sample for name in ("bf16", "fp32") for sample in linear_loss_samples(name, DTYPES[name])),
     *tournament_samples(),
 ]

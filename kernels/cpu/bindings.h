@@ -73,6 +73,10 @@ inline Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType type) {
   return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
 }
 
+inline Tensor zeros(const Tensor& like, const Sizes& sizes, ScalarType type) {
+  return torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
+}
+
 // A result, NaN (0 for integers) until a kernel writes it.
 template <class T, ScalarType kType>
 struct ResultOf {

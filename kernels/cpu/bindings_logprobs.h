@@ -73,21 +73,22 @@ inline Source from_logits(const Tensor& logits, const OptionalTensor& temperatur
 
 inline Source from_hidden(const Tensor& hidden, const Tensor& weight, const OptionalTensor& rows, const OptionalTensor& bias,
                           const OptionalTensor& temperature, std::optional<double> softcap, int64_t vocab_size) {
-  STD_TORCH_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) && hidden.size(1) > 0,
-                  "hidden, weight: expected [T, H] and [V, H] with H > 0");
+  const int64_t last = hidden.dim() - 1;
+  STD_TORCH_CHECK(last >= 1 && weight.dim() == 2 && hidden.size(last) == weight.size(1) && weight.size(1) > 0,
+                  "hidden, weight: expected [.., H] and [V, H] with H > 0");
   STD_TORCH_CHECK(hidden.scalar_type() == weight.scalar_type(), "hidden, weight: expected one dtype");
   STD_TORCH_CHECK(vocab_size > 0 && vocab_size <= weight.size(0), "vocab_size: expected 1 to V");
   Source s{.base = hidden, .weight = weight.stride(1) == 1 ? weight : torch::stable::contiguous(weight)};
   s.set_row_layout();
-  s.n = rows ? rows->numel() : hidden.size(0);
+  s.n = rows ? rows->numel() : product(s.row_sizes);
   s.leading = {s.n};
   s.rows = Int64Array(rows, s.n);
   s.bias = FloatArray(bias, weight.size(0));
   s.temperature = FloatArray(temperature, s.n);
   s.job.dtype = dtype_of(hidden);
   s.job.hidden = hidden.const_data_ptr();
-  s.job.hidden_size = hidden.size(1);
-  s.job.column_stride = hidden.stride(1);
+  s.job.hidden_size = hidden.size(last);
+  s.job.column_stride = hidden.stride(last);
   s.job.weight = s.weight.const_data_ptr();
   s.job.weight_stride = s.weight.stride(0);
   s.job.bias = s.bias.data;
@@ -103,6 +104,13 @@ template <class Kernel, class... Args>
 void run(Kernel kernel, int64_t tasks, int64_t cost, const Args&... args) {
   const int64_t grain = std::max<int64_t>(1, kThreadCost / std::max<int64_t>(1, cost));
   torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { kernel(args..., begin, end); });
+}
+
+// out [rows, columns] of a dtype = from.
+inline void cast_rows(const float* from, int64_t rows, int64_t columns, rrm::DType dtype, void* out) {
+  std::vector<int64_t> each(rows + 1);
+  std::iota(each.begin(), each.end(), int64_t{0});
+  run(rrm::table().logprobs_backward->sum_rows, rows, columns / 8, rrm::SumOfRows{dtype, out, columns, from, each.data(), each.data()});
 }
 
 // Computes logits and statistics for one pass of rows after another (passes bound the scratch memory) and hands each to finish(job, first row).

@@ -11,10 +11,6 @@ const rrm::LogprobBackwardKernels& kernels() {
   return *rrm::table().logprobs_backward;
 }
 
-Tensor zeros(const Tensor& like, const Sizes& sizes, ScalarType type) {
-  return torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
-}
-
 // Of a row: sums of w e and w e^2, see rrm::Gradients.
 struct Moments {
   double first = 0.0, second = 0.0;
@@ -187,13 +183,6 @@ Tensors logits_gradients(const Source& s, LiveRows& live, bool full_vocab, bool 
 }
 
 // ---- from hidden states
-
-// out [rows, columns] of a dtype = from.
-void cast_rows(const float* from, int64_t rows, int64_t columns, rrm::DType dtype, void* out) {
-  std::vector<int64_t> each(rows + 1);
-  std::iota(each.begin(), each.end(), int64_t{0});
-  run(kernels().sum_rows, rows, columns / 8, rrm::SumOfRows{dtype, out, columns, from, each.data(), each.data()});
-}
 
 struct Needs {
   bool hidden, weight, bias, temperature;

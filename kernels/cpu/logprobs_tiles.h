@@ -115,4 +115,20 @@ void linear_block(const Job& job, int64_t i, int64_t rows, int64_t first, int64_
   }
 }
 
+// Columns [first, first + n) of row i are in x, -inf after them up to a multiple of kPadColumns: record the selected ones, reduce.
+inline void finish_block(const Job& job, int64_t i, int64_t block, float* x, int64_t first, int64_t n, Range range, const void* ahead, int64_t step) {
+  const Row& row = job.rows[i];
+  const int64_t padded = round_up(n, kPadColumns);
+  bool masked = false;
+  for (int64_t k = 0; k < job.width; ++k) {
+    if (row.ids[k] < first || row.ids[k] >= first + n) continue;
+    const int64_t column = row.ids[k] - first;
+    job.selected[i * job.width + k] = x[column];
+    if (job.separate_selected) x[column] = -kInfinity;
+    masked = job.separate_selected;
+  }
+  if (masked) range = block_range(x, padded);
+  job.partials[i * job.num_blocks + block] = reduce_block(x, padded, range, row.tempered, static_cast<const char*>(ahead), step);
+}
+
 }  // namespace

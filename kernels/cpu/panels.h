@@ -47,9 +47,11 @@ inline void multiply_block(const rrm::PanelProduct& p, int64_t first_row, int64_
       const float* b = p.b + column * p.b_depth + k * kPanelColumns;
       for (int64_t row = first_row; row < last_row; row += kPanelRows) {
         Vec sum[kPanelRows][kPanelVectors];
-        multiply_panels(p.a + row * p.a_depth + k * kPanelRows, b, depth, sum);
         const int64_t rows = last_row - row < kPanelRows ? last_row - row : kPanelRows;
-        add_tile(sum, p.c + row * p.c_stride + column, p.c_stride, rows, last_column - column);
+        float* c = p.c + row * p.c_stride + column;
+        for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(c + i * p.c_stride, 1);
+        multiply_panels(p.a + row * p.a_depth + k * kPanelRows, b, depth, sum);
+        add_tile(sum, c, p.c_stride, rows, last_column - column);
       }
     }
   }

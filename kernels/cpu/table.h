@@ -3,6 +3,7 @@
 #pragma once
 
 #include "advantages.h"
+#include "linear_losses.h"
 #include "logprobs.h"
 #include "logprobs_backward.h"
 #include "losses.h"
@@ -13,6 +14,7 @@ namespace rrm {
 struct Table {
   const char* name;
   const AdvantageKernels* advantages;
+  const LinearLossKernels* linear_losses;
   const LogprobKernels* logprobs;
   const LogprobBackwardKernels* logprobs_backward;
   const LossKernels* losses;

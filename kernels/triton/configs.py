@@ -32,6 +32,9 @@ GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 102
 # Whitening: numbers of one program, part of the bits.
 WHITEN = {"BLOCK": 4096, "num_warps": 8}
 
+# Loss from hidden states: logits that are stored at a time (256 MB).
+LOGITS_AT_HAND = 2**26
+
 # Policy loss: tokens of one program, part of the bits.
 LOSS_CHUNK = 8192
 

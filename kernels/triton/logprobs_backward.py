@@ -275,15 +275,15 @@ def replace_named(source, selected, found, out, products, rows, columns, flags):
     """Writes the named tokens' gradients among those rows and columns (slices) into ``out``, and what that changes to the first of ``products``."""
     _named_gradient_kernel[(rows.stop - rows.start,)](
         source.base, selected, *found, out, products, rows.start, columns.start, columns.stop, found[0].shape[1], *source.layout,
-        out.stride(0), products.stride(0), source.softcap or 0.0, FROM_LOGITS=source.from_logits, HAS_SOFTCAP=source.softcap is not None,
+        out.stride(0), products.stride(0), source.softcap or 0.0, FROM_LOGITS=selected is None, HAS_SOFTCAP=source.softcap is not None,
         **flags, **NAMES, enable_fp_fusion=False,
     )  # fmt: skip
 
 
-def logits_gradients(source, names, gains, slopes, facts, need_logits, need_temperature):
-    """[dL/dlogits, dL/dtemperature], as needed."""
+def logits_gradients(source, names, gains, slopes, facts, need_logits, need_temperature, *, out=None, named=True):
+    """[dL/dlogits, dL/dtemperature], as needed. out: where the former goes, the logits' own place if need be; named: with what replace_named does."""
     logits, n, vocab, blocks = source.base, source.n, source.vocab, source.num_blocks
-    out = logits.new_empty(n if need_logits else 0, vocab)
+    out = logits.new_empty(n if need_logits else 0, vocab) if out is None else out
     products = source.new(n, blocks + 1)
     if n:
         flags = {"NEED_LOGITS": need_logits, "NEED_TEMPERATURE": need_temperature}
@@ -291,7 +291,8 @@ def logits_gradients(source, names, gains, slopes, facts, need_logits, need_temp
             logits, facts, out, products, vocab, blocks, *source.layout, out.stride(0), products.stride(0),
             **flags, **stream_config(logits.dtype), enable_fp_fusion=True,
         )  # fmt: skip
-        replace_named(source, None, (names, gains, slopes, facts), out, products[:, blocks:], slice(0, n), slice(0, vocab), flags)
+        if named:
+            replace_named(source, None, (names, gains, slopes, facts), out, products[:, blocks:], slice(0, n), slice(0, vocab), flags)
     return needed(
         (need_logits, out.view(logits.shape) if need_logits else None),
         (need_temperature, temperature_gradient(source, facts, products) if need_temperature else None),

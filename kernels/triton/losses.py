@@ -237,7 +237,7 @@ def _numbers(clip_low, clip_high, dual_clip, clamp, kl_coef, rollout_clip):
     return 1 - clip_low, 1 + clip_high, unbounded if dual_clip is None else dual_clip, unbounded if clamp is None else clamp, kl_coef, rollout_clip
 
 
-def _shared(batch, sequence_level, clamp, rollout_clip):
+def shared_facts(batch, sequence_level, clamp, rollout_clip):
     """Of every sequence [B, 2]: its log ratio, and its rollout weight; whether the clamp stops the gradient [B]."""
     shared = torch.zeros(batch.rows, 2, dtype=torch.float64, device=batch.logprob.device)
     stopped = torch.zeros(batch.rows, dtype=torch.bool, device=batch.logprob.device)
@@ -256,12 +256,20 @@ def _shared(batch, sequence_level, clamp, rollout_clip):
     return torch.stack([mean, mismatch.exp().clamp(max=rollout_clip)], -1), stopped
 
 
+def scales(count, normalizer, reduction):
+    """What the losses of each sequence's tokens are multiplied with [B], from how many of them count, float64."""
+    if normalizer is None:
+        normalizer = (count.sum() if reduction == 0 else (count > 0).sum()).clamp(min=1)
+    scale = 1.0 / normalizer.double().expand(count.shape)
+    return scale / count.clamp(min=1) if reduction == 1 else scale
+
+
 def policy_loss(
     logprob, old, advantages, mask, cu_seqlens, reference, rollout, normalizer, objective, sequence_ratio, clip_low, clip_high, dual_clip, clamp,
     kl_coef, kl, reduction, rollout_clip, sequence_rollout,
 ):  # fmt: skip
     batch = Batch(logprob, old, advantages, mask, cu_seqlens, reference, rollout)
-    shared, stopped = _shared(batch, sequence_ratio or (sequence_rollout and rollout is not None), clamp, rollout_clip)
+    shared, stopped = shared_facts(batch, sequence_ratio or (sequence_rollout and rollout is not None), clamp, rollout_clip)
     sums = batch.sums(SUMS)
     if batch.tasks:
         _loss_kernel[(batch.tasks,)](
@@ -273,12 +281,7 @@ def policy_loss(
     of_sequences = sums[:7].double().sum(-1)  # [7, B]
     count, loss, _, _, _, _, slope = of_sequences
     tokens, _, divergence, ratio, low, high, _ = of_sequences.sum(-1)
-    size = count.clamp(min=1)
-    if normalizer is None:
-        normalizer = (tokens if reduction == 0 else (count > 0).sum()).clamp(min=1)
-    scale = 1.0 / normalizer.double().expand(batch.rows)
-    if reduction == 1:
-        scale = scale / size
+    size, scale = count.clamp(min=1), scales(count, normalizer, reduction)
     facts = torch.stack([scale, shared[:, 0], (slope / size).masked_fill(stopped, 0.0), shared[:, 1]], -1)
     largest = sums[7].amax() if batch.tasks else sums.new_zeros(())
     metrics = (divergence, *((low, high) if objective != REINFORCE.value else (low * 0.0, high * 0.0)), ratio)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import FLOATS, is_ordinary, require, require_float32, require_in_range, require_shape, require_tensor, values_readable
+from rrm_core._validate import is_ordinary, require, require_float32, require_in_range, require_shape, require_tensor
 from rrm_core.logprobs import schema
+from rrm_core.logprobs.inputs import check_head, check_ids, check_logits, check_vocab_size, compute_dtype, row_temperatures
 from rrm_core.logprobs.score_tokens import ScoreTokens, pack, pack_once
 
 
@@ -32,70 +33,6 @@ class ScoreTokenLogprobs(NamedTuple):
     expected: Tensor | None
     variance: Tensor | None
     entropy: Tensor
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _temperature(value: float | Tensor, leading: Sequence[int], like: Tensor) -> Tensor | None:
-    """A temperature per row, None for 1."""
-    if not isinstance(value, Tensor):
-        if value.__class__ is float and value == 1.0:
-            return None
-        number = require_float32("temperature", value)
-        return None if number == 1.0 else torch.full(tuple(leading), number, dtype=_compute_dtype(like), device=like.device)
-    require_tensor("temperature", value, FLOATS, like)
-    require_shape("temperature", value, (), leading)
-    value = value.to(_compute_dtype(like))
-    if values_readable(value):
-        require(
-            bool(((value > 0) & value.isfinite()).all()), "temperature", "finite values above 0", value.detach().amin().item() if value.numel() else 0
-        )
-    return value.expand(leading)
-
-
-def _check_head(hidden: Tensor, weight: Tensor, rows: Tensor | None, bias: Tensor | None) -> tuple[int, Tensor | None]:
-    """Checks hidden, weight, rows and bias; returns the number of rows and the bias as it is computed with."""
-    require_tensor("hidden", hidden, FLOATS)
-    require_shape("hidden", hidden, ("T", "H"))
-    require_tensor("weight", weight, (hidden.dtype,), hidden)
-    require_shape("weight", weight, ("V", hidden.shape[1]))
-    require(weight.shape[0] > 0 and weight.shape[1] > 0, "weight", "at least one row and one column", list(weight.shape))
-    if bias is not None:
-        require_tensor("bias", bias, (hidden.dtype, _compute_dtype(hidden)), hidden)
-        require_shape("bias", bias, (weight.shape[0],))
-        bias = bias.to(_compute_dtype(hidden))
-    if rows is None:
-        return hidden.shape[0], bias
-    require_tensor("rows", rows, (torch.int64,), hidden)
-    require_shape("rows", rows, ("N",))
-    require_in_range("rows", rows, hidden.shape[0])
-    return rows.shape[0], bias
-
-
-def _vocab_size(value: int | None, weight: Tensor) -> int:
-    if value is None:
-        return weight.shape[0]
-    require(isinstance(value, int) and 0 < value <= weight.shape[0], "vocab_size", f"an integer from 1 to {weight.shape[0]}", value)
-    return value
-
-
-def _check_ids(token_ids: Tensor, leading: Sequence[int], vocab_size: int, ignore_index: int, like: Tensor) -> None:
-    require_tensor("token_ids", token_ids, (torch.int64,), like)
-    require_shape("token_ids", token_ids, leading, (*leading, "K"))
-    if token_ids.dim() > len(leading) and token_ids.shape[-1] == 0:
-        raise ValueError(f"token_ids: expected at least one id per row, got {list(token_ids.shape)}")
-    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
-        raise TypeError(f"ignore_index: expected an integer, got {ignore_index!r}")
-    require_in_range("token_ids", token_ids, vocab_size, also=ignore_index)
-
-
-def _check_logits(logits: Tensor) -> None:
-    require_tensor("logits", logits, FLOATS)
-    require_shape("logits", logits, ("...", "V"))
-    if logits.shape[-1] == 0:
-        raise ValueError(f"logits: expected a vocabulary of at least one token, got {list(logits.shape)}")
 
 
 def token_logprobs(
@@ -128,11 +65,11 @@ def token_logprobs(
         TypeError, ValueError: a dtype, shape, device or id doesn't fit.
         NativeKernelError: impl="native" without a native body.
     """
-    _check_logits(logits)
+    check_logits(logits)
     leading = logits.shape[:-1]
-    _check_ids(token_ids, leading, logits.shape[-1], ignore_index, logits)
+    check_ids(token_ids, leading, logits.shape[-1], ignore_index, logits)
     body = schema.token_logprobs.body(impl, logits)
-    return TokenLogprobs(*body(logits, token_ids, _temperature(temperature, leading, logits), ignore_index)[:3])
+    return TokenLogprobs(*body(logits, token_ids, row_temperatures(temperature, leading, logits), ignore_index)[:3])
 
 
 def linear_token_logprobs(
@@ -171,11 +108,11 @@ def linear_token_logprobs(
 
     Returns, numerics, errors: as ``token_logprobs`` with [...] = [N].
     """
-    n, bias = _check_head(hidden, weight, rows, bias)
-    vocab = _vocab_size(vocab_size, weight)
-    _check_ids(token_ids, (n,), vocab, ignore_index, hidden)
+    n, bias = check_head(hidden, weight, rows, bias)
+    vocab = check_vocab_size(vocab_size, weight)
+    check_ids(token_ids, (n,), vocab, ignore_index, hidden)
     cap = None if softcap is None else require_float32("softcap", softcap)
-    heat = _temperature(temperature, (n,), hidden)
+    heat = row_temperatures(temperature, (n,), hidden)
     body = schema.linear_token_logprobs.body(impl, hidden)
     return TokenLogprobs(*body(hidden, weight, token_ids, rows, bias, heat, cap, ignore_index, vocab, batch_invariant)[:3])
 
@@ -186,7 +123,7 @@ def _check_sets(
     sets = tuple(score_tokens) if isinstance(score_tokens, list | tuple) else (score_tokens,)
     for s in sets:
         require(isinstance(s, ScoreTokens), "score_tokens", "ScoreTokens or a list of them", type(s).__name__, TypeError)
-    form_ids, values = (pack_once if is_ordinary(like) else pack)(sets, vocab_size, like.device, _compute_dtype(like))
+    form_ids, values = (pack_once if is_ordinary(like) else pack)(sets, vocab_size, like.device, compute_dtype(like))
     if row_sets is None:
         require(len(sets) == 1, "row_sets", f"each row's set, with {len(sets)} ScoreTokens", None)
     else:
@@ -256,11 +193,11 @@ def score_token_logprobs(
         TypeError, ValueError: a dtype, shape, device, id or index doesn't fit.
         NativeKernelError: impl="native" without a native body.
     """
-    n, bias = _check_head(hidden, weight, rows, bias)
-    vocab = _vocab_size(vocab_size, weight)
+    n, bias = check_head(hidden, weight, rows, bias)
+    vocab = check_vocab_size(vocab_size, weight)
     form_ids, values = _check_sets(score_tokens, row_sets, (n,), vocab, hidden)
     cap = None if softcap is None else require_float32("softcap", softcap)
-    heat = _temperature(temperature, (n,), hidden)
+    heat = row_temperatures(temperature, (n,), hidden)
     body = schema.score_token_logprobs.body(impl, hidden)
     results = body(hidden, weight, form_ids, values, rows, row_sets, bias, heat, cap, full_vocab, vocab, batch_invariant)
     return _score_results(results, full_vocab, values is not None)
@@ -285,10 +222,10 @@ def score_token_logprobs_from_logits(
 
     Returns, numerics, errors: as ``score_token_logprobs`` with [...] in the place of [N].
     """
-    _check_logits(logits)
+    check_logits(logits)
     leading = logits.shape[:-1]
     form_ids, values = _check_sets(score_tokens, row_sets, leading, logits.shape[-1], logits)
-    heat = _temperature(temperature, leading, logits)
+    heat = row_temperatures(temperature, leading, logits)
     body = schema.score_token_logprobs_from_logits.body(impl, logits)
     results = body(logits, form_ids, values, row_sets, heat, full_vocab)
     return _score_results(results, full_vocab, values is not None)

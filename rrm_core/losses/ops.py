@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import FLOATS, require, require_positive, require_shape, require_tensor, values_readable
+from rrm_core._validate import FLOATS, require_float32, require_in_range, require_positive, require_shape, require_tensor, values_readable
+from rrm_core.logprobs import linear_token_logprobs
+from rrm_core.logprobs.inputs import check_head, check_vocab_size, compute_dtype, row_temperatures
 from rrm_core.losses import schema
-from rrm_core.losses.reference import KLS, OBJECTIVES, REDUCTIONS
+from rrm_core.losses.inputs import Behaviour, Options, check_behaviour, check_normalizer, check_options
+from rrm_core.losses.reference_linear import IGNORED, counted_ids, entropy_bonus
 
 
 class PolicyLossResults(NamedTuple):
@@ -24,42 +27,17 @@ class PolicyLossResults(NamedTuple):
     ratio_max: Tensor
 
 
-def _choice(name: str, value: str, among: dict[str, int]) -> int:
-    require(value in among, name, " or ".join(map(repr, among)), repr(value))
-    return among[value]
+class LinearPolicyLossResults(NamedTuple):
+    """As ``PolicyLossResults``, with the mean entropy, 0-d, and the log probabilities [B, T] or [T], 0 where a token doesn't count."""
 
-
-def _level(name: str, value: str) -> bool:
-    require(value in ("token", "sequence"), name, "'token' or 'sequence'", repr(value))
-    return value == "sequence"
-
-
-def _check_sequences(cu_seqlens: Tensor | None, logprob: Tensor) -> int:
-    """The number of sequences."""
-    if cu_seqlens is None:
-        require_shape("logprob", logprob, ("B", "T"))
-        return logprob.shape[0]
-    require_shape("logprob", logprob, ("T",))
-    require_tensor("cu_seqlens", cu_seqlens, (torch.int32, torch.int64), logprob)
-    require_shape("cu_seqlens", cu_seqlens, ("B + 1",))
-    require(cu_seqlens.shape[0] > 0, "cu_seqlens", "at least one offset", list(cu_seqlens.shape))
-    if values_readable(cu_seqlens):
-        first, last = int(cu_seqlens[0]), int(cu_seqlens[-1])
-        ascending = bool((cu_seqlens.diff() >= 0).all())
-        require(
-            first >= 0 and last <= logprob.shape[0] and ascending, "cu_seqlens", f"ascending offsets in [0, {logprob.shape[0]}]", cu_seqlens.tolist()
-        )
-    return cu_seqlens.shape[0] - 1
-
-
-def _denominator(normalizer: float | Tensor | None, reduction: str, like: Tensor) -> Tensor | None:
-    if normalizer is None:
-        require(reduction != "constant", "normalizer", "a number with reduction 'constant'", None)
-        return None
-    if isinstance(normalizer, Tensor):
-        require_shape("normalizer", normalizer, ())
-        return normalizer.detach().to(like.device, like.dtype)
-    return torch.full((), require_positive("normalizer", normalizer), dtype=like.dtype, device=like.device)
+    loss: Tensor
+    kl: Tensor
+    clip_fraction_low: Tensor
+    clip_fraction_high: Tensor
+    ratio_mean: Tensor
+    ratio_max: Tensor
+    entropy: Tensor
+    logprob: Tensor
 
 
 def policy_loss(
@@ -130,33 +108,121 @@ def policy_loss(
         NativeKernelError: impl="native" without a native body.
     """
     require_tensor("logprob", logprob, FLOATS)
-    rows = _check_sequences(cu_seqlens, logprob)
-    for name, value in (("old_logprob", old_logprob), ("ref_logprob", ref_logprob), ("rollout_logprob", rollout_logprob)):
-        if value is not None:
-            require_tensor(name, value, FLOATS, logprob)
-            require_shape(name, value, logprob.shape)
-    require_tensor("advantages", advantages, FLOATS, logprob)
-    require_shape("advantages", advantages, (rows,), logprob.shape)
-    if mask is not None:
-        require_tensor("mask", mask, (torch.bool,), logprob)
-        require_shape("mask", mask, logprob.shape)
-    sequence_ratio = objective == "gspo" or _level("ratio", ratio)
-    chosen = _choice("objective", "ppo" if objective == "gspo" else objective, OBJECTIVES)
-    low, high = (require_positive("clip", bound, or_zero=True) for bound in clip)
-    if dual_clip is not None:
-        require(require_positive("dual_clip", dual_clip) > 1, "dual_clip", "a number above 1", dual_clip)
-    if log_ratio_clamp is not None:
-        require_positive("log_ratio_clamp", log_ratio_clamp)
-    coefficient = require_positive("kl_coef", kl_coef, or_zero=True)
-    require(ref_logprob is not None or coefficient == 0, "ref_logprob", "log probabilities with a kl_coef", None)
     dtype = torch.promote_types(logprob.dtype, torch.float32)
-    others = [None if x is None else x.detach().to(dtype) for x in (old_logprob, advantages, ref_logprob, rollout_logprob)]
+    options = check_options(objective, ratio, clip, dual_clip, log_ratio_clamp, kl_coef, kl, reduction, rollout_clip, rollout)
+    given = Behaviour(old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob)
+    behaviour = check_behaviour("logprob", logprob, dtype, options.kl_coef, given)
     wide = logprob.to(dtype)
     body = schema.policy_loss.body(impl, wide)
-    results = body(
-        wide, others[0], others[1], mask, None if cu_seqlens is None else cu_seqlens.long(), *others[2:],
-        _denominator(normalizer, reduction, wide), chosen, sequence_ratio, low, high, dual_clip, log_ratio_clamp, coefficient,
-        _choice("kl", kl, KLS), _choice("reduction", reduction, REDUCTIONS), require_positive("rollout_clip", rollout_clip),
-        _level("rollout", rollout),
-    )  # fmt: skip
-    return PolicyLossResults(*results[:6])
+    return PolicyLossResults(*body(wide, *behaviour, check_normalizer(normalizer, options.reduction, dtype, logprob.device), *options)[:6])
+
+
+def linear_policy_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    token_ids: Tensor,
+    old_logprob: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
+    vocab_size: int | None = None,
+    entropy_coef: float = 0.0,
+    cu_seqlens: Tensor | None = None,
+    ref_logprob: Tensor | None = None,
+    rollout_logprob: Tensor | None = None,
+    objective: str = "ppo",
+    ratio: str = "token",
+    clip: tuple[float, float] = (0.2, 0.2),
+    dual_clip: float | None = None,
+    log_ratio_clamp: float | None = None,
+    kl_coef: float = 0.0,
+    kl: str = "k3",
+    reduction: str = "token_mean",
+    normalizer: float | Tensor | None = None,
+    rollout_clip: float = 2.0,
+    rollout: str = "token",
+    impl: Impl = None,
+) -> LinearPolicyLossResults:
+    """``policy_loss`` straight from hidden states and head, with a bonus for entropy; gradients are formed while a chunk's logits are at hand.
+
+    Equivalent to::
+
+        found = linear_token_logprobs(hidden, weight, token_ids, bias=bias, temperature=temperature, softcap=softcap)
+        loss = policy_loss(found.logprob, old_logprob, advantages, mask).loss - entropy_coef * found.entropy[mask].mean()
+
+    Args:
+        hidden: [B, T, H] with ``mask``, or packed [T, H] with ``cu_seqlens``; the state before each token. float32, bfloat16, float16 or float64.
+        weight: [V, H], the head, of hidden's dtype.
+        token_ids: int64 [B, T] or [T]; anything where a token doesn't count.
+        bias: [V], of hidden's dtype or float32.
+        temperature: number, 0-d tensor or like token_ids; without gradient.
+        softcap, vocab_size: as in ``linear_token_logprobs``.
+        entropy_coef: what the entropies over the vocabulary, reduced like the loss, are multiplied with before they are taken off it.
+        All else: as in ``policy_loss``, [B, T] or [T] like token_ids.
+
+    Returns:
+        loss, differentiable with respect to hidden, weight and bias; metrics as ``policy_loss``; entropy, its mean over the tokens that count;
+        logprob like token_ids, for the next step's ``old_logprob``. Neither has a gradient.
+
+    Work: three products with the head (logits and two gradients) instead of four, and at most 96 tokens' logits in memory; tokens that don't
+    count are not computed. Gradients are formed with the loss, for what requires them, and kept until backward. Where one token's loss asks for
+    another's log probability (ratio "sequence"; rollout "sequence" without old_logprob) it is ``linear_token_logprobs`` and ``policy_loss``
+    with their own gradients: four products. A 16-bit weight's gradient is summed in one float32 copy of it.
+
+    Numerics, errors: as ``linear_token_logprobs`` and ``policy_loss``.
+    """
+    packed = cu_seqlens is not None
+    require_tensor("hidden", hidden, FLOATS)
+    require_tensor("token_ids", token_ids, (torch.int64,), hidden)
+    require_shape("token_ids", token_ids, ("T",) if packed else ("B", "T"))
+    _, wide_bias = check_head(hidden, weight, None, bias, token_ids.shape)
+    vocab = check_vocab_size(vocab_size, weight)
+    dtype = compute_dtype(hidden)
+    options = check_options(objective, ratio, clip, dual_clip, log_ratio_clamp, kl_coef, kl, reduction, rollout_clip, rollout)
+    given = Behaviour(old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob)
+    behaviour = check_behaviour("token_ids", token_ids, dtype, options.kl_coef, given)
+    coefficient = require_positive("entropy_coef", entropy_coef, or_zero=True)
+    if values_readable(token_ids):
+        require_in_range("token_ids", token_ids if mask is None and not packed else counted_ids(token_ids, mask, cu_seqlens), vocab, also=IGNORED)
+    cap = None if softcap is None else require_float32("softcap", softcap)
+    heat = row_temperatures(temperature, token_ids.shape, hidden)
+    heat = None if heat is None else heat.detach().flatten()
+    divisor = check_normalizer(normalizer, options.reduction, dtype, hidden.device)
+    if options.sequence_ratio or (options.sequence_rollout and rollout_logprob is not None and old_logprob is None):
+        return _in_two_steps(hidden, weight, token_ids, wide_bias, heat, cap, vocab, behaviour, divisor, options, coefficient, impl)
+    body = schema.linear_policy_loss.body(impl, hidden)
+    tracked = torch.is_grad_enabled()
+    need = [tracked and x is not None and x.requires_grad for x in (hidden, weight, wide_bias)]
+    objective_code, _, *others = options
+    results = body(hidden, weight, token_ids, wide_bias, heat, cap, vocab, *behaviour, divisor, objective_code, *others, coefficient, *need)
+    return LinearPolicyLossResults(*results[:8])
+
+
+def _in_two_steps(
+    hidden: Tensor,
+    weight: Tensor,
+    token_ids: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    softcap: float | None,
+    vocab_size: int,
+    behaviour: Behaviour,
+    normalizer: Tensor | None,
+    options: Options,
+    entropy_coef: float,
+    impl: Impl,
+) -> LinearPolicyLossResults:
+    """Log probabilities, then their loss, for what needs all of the former first."""
+    ids = counted_ids(token_ids, behaviour.mask, behaviour.cu_seqlens)
+    heat = 1.0 if temperature is None else temperature
+    rows = hidden.flatten(0, -2)
+    logprob, entropy, _ = linear_token_logprobs(rows, weight, ids, bias=bias, temperature=heat, softcap=softcap, vocab_size=vocab_size, impl=impl)
+    logprob, entropy = logprob.view(token_ids.shape), entropy.view(token_ids.shape)
+    found = PolicyLossResults(*schema.policy_loss.body(impl, logprob)(logprob, *behaviour, normalizer, *options)[:6])
+    bonus, mean = entropy_bonus(entropy, behaviour.mask, behaviour.cu_seqlens, normalizer, options.reduction)
+    if entropy_coef != 0.0:
+        found = found._replace(loss=found.loss - entropy_coef * bonus)
+    return LinearPolicyLossResults(*found, entropy=mean.detach(), logprob=logprob.detach())

@@ -1,4 +1,4 @@
-"""Registration of the policy loss: schemas, shapes, bodies, gradient. Meaning and validation are in ``reference`` and ``ops``.
+"""Registration of the policy losses: schemas, shapes, bodies, gradient. Meaning and validation are in ``reference`` and ``ops``.
 
 The forward also returns ``facts`` [B, 4], not differentiable: what backward needs of every sequence (the scale of its gradients, its log ratio, the
 gradient through that, its rollout weight), so that backward is one pass too. Only log probabilities have a gradient.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import define_op
-from rrm_core.losses import reference, reference_backward
+from rrm_core.losses import reference, reference_backward, reference_linear
 
 _TOKENS = "Tensor logprob, Tensor? old_logprob, Tensor advantages, Tensor? mask, Tensor? cu_seqlens, Tensor? ref_logprob, Tensor? rollout_logprob"
 _OPTIONS = "int objective, bool sequence_ratio, float clip_low, float clip_high, float? dual_clip, float? log_ratio_clamp, float kl_coef, int kl"
@@ -53,4 +53,59 @@ policy_loss = define_op(
     setup_context=_save,
     backward=_gradient,
     triton="losses:policy_loss",
+)
+
+# ---- linear_policy_loss
+
+_HEAD = "Tensor hidden, Tensor weight, Tensor token_ids, Tensor? bias, Tensor? temperature, float? softcap, SymInt vocab_size"
+_BEHAVIOUR = "Tensor? old_logprob, Tensor advantages, Tensor? mask, Tensor? cu_seqlens, Tensor? ref_logprob, Tensor? rollout_logprob"
+_TOKEN_OPTIONS = "int objective, float clip_low, float clip_high, float? dual_clip, float? log_ratio_clamp, float kl_coef, int kl"
+
+
+def _fake_linear_loss(hidden: Tensor, weight: Tensor, token_ids: Tensor, bias: Tensor | None, *rest: Any) -> Any:
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    numbers = [hidden.new_empty((), dtype=dtype) for _ in range(7)]
+    grads = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if need and x is not None else hidden.new_empty(0, dtype=dtype)
+        for x, need in zip((hidden, weight, bias), rest[-3:], strict=True)
+    ]
+    return *numbers, hidden.new_empty(token_ids.shape, dtype=dtype), *grads
+
+
+# inputs: what the gradients are of. Not read; the results depend on them, and refuse to be differentiated.
+linear_policy_loss_backward = define_op(
+    "linear_policy_loss_backward(Tensor grad_loss, Tensor[] gradients, Tensor[] inputs) -> Tensor[]",
+    lambda grad_loss, gradients, inputs: [gradient * grad_loss for gradient in gradients],
+    lambda grad_loss, gradients, inputs: [torch.empty_like(gradient) for gradient in gradients],
+)
+
+
+def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.formed = inputs[-3:]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[8:], *(inputs[i] for i in (0, 1, 3)))
+
+
+def _scaled(ctx: Any, grad: Tensor, *metrics: Tensor) -> tuple[Any, ...]:
+    """The gradients times that of the loss; themselves where that is 1 and can be seen to be: they are as large as the head."""
+    need = [ctx.needs_input_grad[i] and formed for i, formed in zip((0, 1, 3), ctx.formed, strict=True)]
+    gradients, inputs = ([x for x, needed in zip(some, need, strict=True) if needed] for some in (ctx.saved_tensors[:3], ctx.saved_tensors[3:]))
+    readable = type(grad) is Tensor and grad.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_grad_enabled()
+    if not (readable and float(grad) == 1.0):
+        gradients = linear_policy_loss_backward(grad, gradients, inputs)
+    remaining = iter(gradients)
+    of_hidden, of_weight, of_bias = (next(remaining) if needed else None for needed in need)
+    return of_hidden, of_weight, None, of_bias, *[None] * 24
+
+
+linear_policy_loss = define_op(
+    f"linear_policy_loss({_HEAD}, {_BEHAVIOUR}, Tensor? normalizer, {_TOKEN_OPTIONS}, int reduction, {_ROLLOUT}, float entropy_coef,"
+    " bool need_hidden, bool need_weight, bool need_bias) -> (Tensor loss, Tensor kl, Tensor clip_fraction_low, Tensor clip_fraction_high,"
+    " Tensor ratio_mean, Tensor ratio_max, Tensor entropy, Tensor logprob, Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)",
+    reference_linear.linear_policy_loss,
+    _fake_linear_loss,
+    setup_context=_save_gradients,
+    backward=_scaled,
+    plain=reference_linear.linear_policy_loss_with_gradients,
+    triton="linear_losses:linear_policy_loss",
 )

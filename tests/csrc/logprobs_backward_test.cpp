@@ -115,6 +115,50 @@ void check_temperature(const Table& table, const Problem& p, const std::vector<L
   }
 }
 
+// The chunk that a loss from hidden states keeps: the same logits, partials and gradients, in the memory promised.
+void test_chunk(const Table& table, const Problem& p, const Gradients& rows) {
+  const LinearLossKernels& kernels = *table.linear_losses;
+  const int64_t n = p.rows, h = p.job.hidden_size, vocab = p.vocab, blocks = p.job.num_blocks, pieces = up(blocks, kPieceBlocks) / kPieceBlocks;
+  const int64_t padded = up(h, kHiddenPad), groups = up(h, kPieceColumns) / kPieceColumns, size = p.job.dtype == DType::kFloat32 ? 4 : 2;
+  std::vector<float> logits(blocks * kTaskRows * kLinearBlock), states(kTaskRows * padded), of_weight(vocab * h), of_hidden(pieces * n * h);
+  std::vector<double> of_bias(vocab);
+  std::vector<Partial> partials(n * blocks), expected(n * blocks);
+  std::vector<uint8_t> out(n * h * size);
+  HeadChunk chunk{rows, logits.data(), states.data(), of_weight.data(), of_bias.data(), of_hidden.data(), out.data()};
+  chunk.rows.moments = nullptr;
+  chunk.rows.job.partials = expected.data();
+  table.logprobs->linear_partials(chunk.rows.job, 0, up(n, kTaskRows) / kTaskRows * blocks);
+  chunk.rows.job.partials = partials.data();
+  kernels.logits(chunk, 0, blocks);
+  for (int64_t i = 0; i < n * blocks; ++i)
+    check(std::memcmp(&partials[i], &expected[i], sizeof partials[i]) == 0, table.name, "a sum of a chunk", partials[i].rest, expected[i].rest);
+  table.logprobs_backward->pack_panels({p.job.dtype, p.job.hidden, p.job.rows, 0, 1, h, kTaskRows, states.data()}, 0, n);
+  kernels.gradients(chunk, 0, blocks);
+  kernels.hidden_pieces(chunk, 0, pieces * groups);
+  kernels.hidden_rows(chunk, 0, n);
+  for (int64_t v = 0; v < vocab; ++v) {
+    double bias = 0;
+    for (int64_t i = 0; i < n; ++i) bias += p.dz[i * vocab + v];
+    check_close(table.name, "gradient of the bias, at hand", of_bias[v], bias, 1e-5 * p.scale);
+    for (int64_t k = 0; k < h; ++k) {
+      double sum = 0;
+      for (int64_t i = 0; i < n; ++i) sum += p.dz[i * vocab + v] * p.x.values[i * h + k];
+      check_close(table.name, "gradient of the head, at hand", of_weight[v * h + k], sum, 1e-5 * p.scale);
+    }
+  }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t k = 0; k < h; ++k) {
+      double sum = 0, found = 0;
+      for (int64_t v = 0; v < vocab; ++v) sum += p.dz[i * vocab + v] * p.w.values[v * h + k];
+      for (int64_t piece = 0; piece < pieces; ++piece) found += of_hidden[(piece * n + i) * h + k];
+      check_close(table.name, "gradient of a hidden state, at hand", found, sum, 1e-5 * p.scale);
+      if (size != 4) continue;
+      float written;
+      std::memcpy(&written, &out[(i * h + k) * size], sizeof written);
+      check_close(table.name, "gradient of a hidden state, written", written, sum, 1e-5 * p.scale);
+    }
+}
+
 void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, int64_t rows, float softcap, float temperature) {
   Problem p(dtype, hidden, vocab, rows, softcap, temperature);
   const LogprobBackwardKernels& kernels = *table.logprobs_backward;
@@ -183,6 +227,7 @@ void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, i
       check_close(table.name, "gradient of a hidden state", of_hidden[i * hidden + k], expected, 1e-5 * p.scale);
     }
   check_temperature(table, p, lines, moments, blocks);
+  if (rows <= kTaskRows) test_chunk(table, p, g);
 }
 
 }  // namespace
@@ -192,6 +237,6 @@ void test_logprob_gradients(const Table& table) {
     for (int64_t vocab : {1, 2, 31, 33, 1023, 1025, 2100}) test_rows(table, dtype, 0, vocab, 4, 0.0f, vocab % 2 ? 0.7f : 1.0f);
     for (int64_t hidden : {1, 16, 33, 100})
       for (int64_t vocab : {1, 5, 255, 300})
-        for (int64_t rows : {1, 5, 13, 100}) test_rows(table, dtype, hidden, vocab, rows, hidden % 2 ? 5.0f : 0.0f, vocab % 2 ? 1.0f : 1.3f);
+        for (int64_t rows : {1, 5, 13, 96, 100}) test_rows(table, dtype, hidden, vocab, rows, hidden % 2 ? 5.0f : 0.0f, vocab % 2 ? 1.0f : 1.3f);
   }
 }
