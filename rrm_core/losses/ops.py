@@ -13,7 +13,7 @@ from rrm_core.logprobs import linear_token_logprobs
 from rrm_core.logprobs.inputs import check_head, check_vocab_size, compute_dtype, row_temperatures
 from rrm_core.losses import schema
 from rrm_core.losses.inputs import Behaviour, Options, check_behaviour, check_normalizer, check_options
-from rrm_core.losses.reference_linear import IGNORED, counted_ids, entropy_bonus
+from rrm_core.losses.reference_linear import counted_ids, entropy_bonus
 
 
 class PolicyLossResults(NamedTuple):
@@ -186,7 +186,8 @@ def linear_policy_loss(
     behaviour = check_behaviour("token_ids", token_ids, dtype, options.kl_coef, given)
     coefficient = require_positive("entropy_coef", entropy_coef, or_zero=True)
     if values_readable(token_ids):
-        require_in_range("token_ids", token_ids if mask is None and not packed else counted_ids(token_ids, mask, cu_seqlens), vocab, also=IGNORED)
+        everything = mask is None and not packed
+        require_in_range("token_ids", token_ids if everything else counted_ids(token_ids, mask, cu_seqlens, other=0), vocab)
     cap = None if softcap is None else require_float32("softcap", softcap)
     heat = row_temperatures(temperature, token_ids.shape, hidden)
     heat = None if heat is None else heat.detach().flatten()

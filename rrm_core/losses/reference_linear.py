@@ -17,11 +17,11 @@ LinearLossResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
 IGNORED = -100
 
 
-def counted_ids(token_ids: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
-    """token_ids [M], one that is ignored where a token doesn't count."""
+def counted_ids(token_ids: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, other: int = IGNORED) -> Tensor:
+    """token_ids [M], ``other`` where a token doesn't count."""
     counted = tokens_of(token_ids, mask, cu_seqlens).counted
     counted = torch.nn.functional.pad(counted, (0, token_ids.numel() - counted.shape[0]))
-    return torch.where(counted, token_ids.flatten(), IGNORED)
+    return torch.where(counted, token_ids.flatten(), other)
 
 
 def token_scale(tokens: Tokens, normalizer: Tensor | None, reduction: int) -> Tensor:

@@ -9,17 +9,23 @@ import torch
 from rrm_core import LinearPolicyLoss, linear_policy_loss, linear_token_logprobs, policy_loss
 from rrm_core.losses.reference import REDUCTIONS
 from rrm_core.testing import guarded, random_logits, same_bits
-from tests.losses.linear_oracle import VOCAB, check, sample
+from tests.losses.linear_oracle import INTERPRETED, VOCAB, check, sample
 from tests.losses.oracle import NAN
 
 OBJECTIVES = ["ppo", "gspo", "cispo", "reinforce"]
 pytestmark = pytest.mark.triton
 
 
+def combinations(*choices, under_the_interpreter):
+    """All of them; under the interpreter, where one takes seconds, those with these numbers."""
+    every = itertools.product(*choices)
+    return [pytest.param(*chosen, marks=() if i in under_the_interpreter else pytest.mark.cpu) for i, chosen in enumerate(every)]
+
+
 @pytest.fixture(autouse=True)
-def few_rows_at_hand(interpreted, monkeypatch):
+def few_rows_at_hand(monkeypatch):
     """Several chunks of rows for the Triton body too."""
-    if interpreted:
+    if INTERPRETED:
         monkeypatch.setattr(importlib.import_module("rrm_core._triton.linear_losses"), "LOGITS_AT_HAND", 1)
 
 
@@ -27,9 +33,9 @@ def gradients(result, *leaves):
     return torch.autograd.grad(result.loss, leaves)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("packed", "reduction", "objective"), combinations([False, True], REDUCTIONS, OBJECTIVES, under_the_interpreter=(0, 6, 9, 15, 20, 23, 27, 28))
+)
 def test_objectives_and_reductions(impl, objective, reduction, packed):
     h, w, ids, (old, ref, _), advantages, mask = sample()
     options = {"objective": objective, "reduction": reduction, "normalizer": 300.0 if reduction == "constant" else None, "packed": packed}
@@ -44,11 +50,10 @@ def test_on_policy(impl, objective):
 
 
 @pytest.mark.parametrize(
-    ("bias", "softcap", "heat", "vocab"), [*itertools.product([False, True], [None, 6.0], [1.0, 0.7, "rows"], [None, VOCAB - 60])]
+    ("bias", "softcap", "heat", "vocab"),
+    combinations([False, True], [None, 6.0], [1.0, 0.7, "rows"], [None, VOCAB - 60], under_the_interpreter=(4, 11, 13, 22)),
 )
-def test_heads(impl, interpreted, bias, softcap, heat, vocab):
-    if interpreted and (bias, softcap is None, vocab is None) not in {(True, False, False), (False, True, True)}:
-        pytest.skip("seconds a case under the interpreter")
+def test_heads(impl, bias, softcap, heat, vocab):
     h, w, ids, (old, _, _), advantages, mask = sample()
     temperature = random_logits(*mask.shape).sigmoid() + 0.5 if heat == "rows" else heat
     ids = ids.clamp(max=VOCAB - 61)
@@ -106,6 +111,7 @@ def test_only_what_is_needed_is_formed(impl):
     assert all(same_bits(a, b) for a, b in zip(frozen, again, strict=True))
 
 
+@pytest.mark.cpu
 def test_what_comes_from_above_scales_the_gradients(impl):
     h, w, ids, (old, _, _), advantages, mask = sample()
     leaves = [x.clone().requires_grad_() for x in (h, w)]
@@ -220,6 +226,7 @@ def test_a_nan_that_counts_is_not_hidden(impl):
     assert gradient[0, 3].isfinite().all()
 
 
+@pytest.mark.cpu
 def test_two_steps_where_a_token_asks_for_others(impl):
     h, w, ids, (old, _, seen), advantages, mask = sample()
     found = linear_token_logprobs(h.flatten(0, 1), w, ids.flatten(), impl=impl)
@@ -253,6 +260,10 @@ BATCH = {"hidden": torch.zeros(2, 3, 4), "weight": torch.zeros(5, 4), "token_ids
         ({"hidden": torch.zeros(2, 4, 4)}, r"hidden: expected shape \[2, 3, H\], got \[2, 4, 4\]"),
         ({"weight": torch.zeros(5, 3)}, r"weight: expected shape \[V, 4\], got \[5, 3\]"),
         ({"token_ids": torch.full((2, 3), 5)}, r"token_ids: expected values in \[0, 5\), got 5"),
+        (
+            {"token_ids": torch.full((2, 3), -1), "mask": torch.tensor([[True] * 3, [False] * 3])},
+            r"token_ids: expected values in \[0, 5\), got -1",
+        ),
         ({"vocab_size": 6}, "vocab_size: expected an integer from 1 to 5, got 6"),
         ({"bias": torch.zeros(4)}, r"bias: expected shape \[5\], got \[4\]"),
         ({"old_logprob": torch.zeros(2, 4)}, r"old_logprob: expected shape \[2, 3\], got \[2, 4\]"),
@@ -284,13 +295,14 @@ def test_bad_types(change, message):
         linear_policy_loss(**{**BATCH, "advantages": torch.zeros(2), **change})
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("objective", ["ppo", "gspo"])
-def test_compiles_without_a_graph_break_forward_and_backward(impl, objective, backend):
+def test_compiles_without_a_graph_break_forward_and_backward(objective, backend):
     torch._dynamo.reset()
 
     def run(h, w, ids, old, advantages, mask, bias):
-        return linear_policy_loss(h, w, ids, old, advantages, mask, bias=bias, entropy_coef=0.1, objective=objective, impl=impl)
+        return linear_policy_loss(h, w, ids, old, advantages, mask, bias=bias, entropy_coef=0.1, objective=objective)
 
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=backend)
     for rows in (4, 6):
