@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.configs import LOGITS_AT_HAND
+from rrm_core._triton.configs import GRADIENT_ROWS, LOGITS_AT_HAND
 from rrm_core._triton.logprobs import Rows, linear_token_logprobs, tile_of_logits, token_logprobs
 from rrm_core._triton.logprobs_backward import logits_gradients, replace_named, token_facts
 from rrm_core._triton.losses import Batch, policy_loss, policy_loss_backward, scales, shared_facts
@@ -40,11 +40,11 @@ def _linear_logits_kernel(
 
 def store_logits(source, rows, out):
     """out [rows, V] = h W^T + bias."""
-    row_blocks = triton.cdiv(rows.stop - rows.start, source.config["BLOCK_N"])
+    row_blocks = triton.cdiv(rows.stop - rows.start, GRADIENT_ROWS["BLOCK_N"])
     _linear_logits_kernel[(source.num_blocks * row_blocks,)](
         source.base, source.weight, source.bias, out, rows.start, rows.stop, source.vocab, source.base.shape[1], row_blocks,
-        source.base.stride(0), source.base.stride(1), source.weight.stride(0), out.stride(0), HAS_BIAS=source.bias is not None, **source.config,
-        enable_fp_fusion=True,
+        source.base.stride(0), source.base.stride(1), source.weight.stride(0), out.stride(0), HAS_BIAS=source.bias is not None,
+        **{**source.config, **GRADIENT_ROWS}, enable_fp_fusion=True,
     )  # fmt: skip
 
 
