@@ -147,7 +147,7 @@ Tensors logits_gradients(const Source& s, LiveRows& live, bool full_vocab, bool 
   char* out = nullptr;
   if (need_logits) {
     const Sizes sizes = with(s.leading, s.job.vocab);
-    results.push_back(torch::stable::new_empty(logits, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), logits.scalar_type()));
+    results.push_back(empty(logits, sizes, logits.scalar_type()));
     out = static_cast<char*>(results[0].mutable_data_ptr());
     std::vector<bool> written(s.n);
     for (const rrm::Row& row : live.rows) written[row.output] = true;
@@ -219,7 +219,7 @@ struct HeadGradients {
   Tensor hidden(const LiveRows& live) const {
     const int64_t rows = s.base.size(0), n = live.rows.size();
     const Sizes sizes{rows, h};
-    const Tensor out = torch::stable::new_empty(s.base, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), s.base.scalar_type());
+    const Tensor out = empty(s.base, sizes, s.base.scalar_type());
     std::vector<int64_t> offsets(rows + 1), order(n);
     const auto source = [&](int64_t i) { return s.rows.data ? s.rows.data[live.rows[i].output] : live.rows[i].output; };
     for (int64_t i = 0; i < n; ++i) ++offsets[source(i) + 1];
