@@ -41,6 +41,12 @@ struct GroupsJob {
   }
 };
 
+// Of ids: the extremes, and whether each is at least the one before. Of none: 0, 0, true.
+struct IdRange {
+  int64_t low, high;
+  bool ascending;
+};
+
 // Blocks of numbers to be whitened; part of the numeric contract.
 constexpr int64_t kWhitenBlock = 4096;
 
@@ -63,6 +69,10 @@ struct WhitenJob {
 struct AdvantageKernels {
   // Groups in [begin, end).
   void (*groups)(const GroupsJob&, int64_t begin, int64_t end);
+  IdRange (*range_of_ids)(const int64_t* ids, int64_t n);
+  // order [n]: as below. ids are in [low, low + span), and the rows of id low + k come to be from starts[k] to starts[k + 1]; starts [span + 2]:
+  // zeros.
+  void (*count_ids)(const int64_t* ids, int64_t n, int64_t low, int64_t span, int64_t* starts, int64_t* order);
   // order [n]: the indices of ids [n] by ascending id, equal ids in their order. scratch: [3 n]. Returns the ids in that order.
   const int64_t* (*sort_ids)(const int64_t* ids, int64_t n, int64_t* order, int64_t* scratch);
   // Blocks in [begin, end).

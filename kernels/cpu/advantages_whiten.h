@@ -39,25 +39,28 @@ WeightedMoments moments_of(const WhitenBlock& block, int64_t n) {
   return {weight, mean, squares};
 }
 
-template <class T>
-void moments_in(const WhitenJob& job, int64_t begin, int64_t end) {
+// f(number of a block, its numbers, where they begin, how many they are)
+template <class T, class F>
+void for_whiten_blocks(const WhitenJob& job, int64_t begin, int64_t end, const F& f) {
   for (int64_t b = begin; b < end; ++b) {
     WhitenBlock block;
     const int64_t from = b * kWhitenBlock, n = job.n - from < kWhitenBlock ? job.n - from : kWhitenBlock;
     block.load<T>(job, from, n);
-    job.moments[b] = moments_of(block, n);
+    f(b, block, from, n);
   }
 }
 
 template <class T>
+void moments_in(const WhitenJob& job, int64_t begin, int64_t end) {
+  for_whiten_blocks<T>(job, begin, end, [&](int64_t b, const WhitenBlock& block, int64_t, int64_t n) { job.moments[b] = moments_of(block, n); });
+}
+
+template <class T>
 void whiten_in(const WhitenJob& job, int64_t begin, int64_t end) {
-  for (int64_t b = begin; b < end; ++b) {
-    WhitenBlock block;
-    const int64_t from = b * kWhitenBlock, n = job.n - from < kWhitenBlock ? job.n - from : kWhitenBlock;
-    block.load<T>(job, from, n);
+  for_whiten_blocks<T>(job, begin, end, [&](int64_t, const WhitenBlock& block, int64_t from, int64_t n) {
     T* out = static_cast<T*>(job.out) + from;
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(block.weight[i] == 0.0 ? 0.0 : (block.value[i] - job.mean) * job.scale);
-  }
+  });
 }
 
 void moments(const WhitenJob& job, int64_t begin, int64_t end) {

@@ -9,17 +9,48 @@ namespace {
 // Rows worth a thread of their own.
 constexpr int64_t kThreadRows = int64_t{1} << 14;
 
+// Ids in a table of no more than so many entries an id, and some, are counted, others sorted.
+constexpr int64_t kSpanPerRow = 4, kLeastSpan = 1024;
+
 // Rows by group.
 struct Sorted {
-  std::unique_ptr<int64_t[]> order;  // [N]
+  std::unique_ptr<int64_t[]> order;  // [N]; null where rows lie by group already
   std::vector<int64_t> offsets;      // into order, [groups + 1]
 };
 
 // Groups are the ids from 0 to num_groups - 1, or those that occur.
 Sorted sort_rows(const int64_t* ids, int64_t n, std::optional<int64_t> num_groups) {
-  Sorted s{std::make_unique_for_overwrite<int64_t[]>(n), {}};
-  const auto scratch = std::make_unique_for_overwrite<int64_t[]>(3 * n);
-  const int64_t* sorted = rrm::table().advantages->sort_ids(ids, n, s.order.get(), scratch.get());
+  const rrm::AdvantageKernels& kernels = *rrm::table().advantages;
+  const rrm::IdRange range = kernels.range_of_ids(ids, n);
+  const uint64_t reach = static_cast<uint64_t>(range.high) - static_cast<uint64_t>(range.low);
+  Sorted s;
+  if (!range.ascending && reach < static_cast<uint64_t>(kSpanPerRow * n + kLeastSpan)) {
+    const int64_t span = reach + 1;
+    std::vector<int64_t> starts(span + 2);
+    s.order = std::make_unique_for_overwrite<int64_t[]>(n);
+    kernels.count_ids(ids, n, range.low, span, starts.data(), s.order.get());
+    if (num_groups) {
+      s.offsets.resize(*num_groups + 1);
+      for (int64_t g = 0; g <= *num_groups; ++g) s.offsets[g] = g < range.low ? 0 : g > range.high ? n : starts[g - range.low];
+    } else {
+      int64_t groups = 0;
+      for (int64_t k = 0; k < span; ++k) {
+        starts[groups] = starts[k];
+        groups += starts[k] < starts[k + 1];
+      }
+      starts[groups] = n;
+      starts.resize(groups + 1);
+      s.offsets = std::move(starts);
+    }
+    return s;
+  }
+  std::unique_ptr<int64_t[]> scratch;
+  const int64_t* sorted = ids;
+  if (!range.ascending) {
+    s.order = std::make_unique_for_overwrite<int64_t[]>(n);
+    scratch = std::make_unique_for_overwrite<int64_t[]>(3 * n);
+    sorted = kernels.sort_ids(ids, n, s.order.get(), scratch.get());
+  }
   if (num_groups) {
     s.offsets.resize(*num_groups + 1);
     int64_t i = 0;

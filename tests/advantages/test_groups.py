@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrm_core import Offsets, group_advantages
+from rrm_core.advantages import schema
 from rrm_core.testing import guarded, same_bits
 from tests.advantages.oracle import ESTIMATORS, INF, NAN, check, random_groups
 
@@ -149,7 +150,45 @@ def test_ids_of_any_spread():
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("size", [3, 16, 17, 128, 129, 1100])
+@pytest.mark.cpu
+@pytest.mark.parametrize("low", [-(2**63), -5, 0, 3, 2**62])
+@pytest.mark.parametrize(("count", "each", "stride"), [(1, 50_000, 1), (3000, 1, 1), (500, 8, 1), (500, 8, 7), (500, 8, 2**40), (40, 1250, 100)])
+@pytest.mark.parametrize("order", ["shuffled", "ascending", "descending", "one out of place"])
+def test_ids_counted_sorted_or_in_order_already(low, count, each, stride, order):
+    """All forms of grouping by id have the bits of the plain body: a table of ids that are close together, a sort of others, nothing to do."""
+    n = count * each
+    groups = torch.arange(count).repeat_interleave(each)
+    if order == "shuffled":
+        groups = groups[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
+    elif order == "descending":
+        groups = groups.flip(0)
+    elif order == "one out of place":
+        groups[-1] = 0
+    ids = groups * stride + low
+    rewards = random_groups(n, 1, offset=3.0)[0] / 3
+    mask = torch.rand(n, generator=torch.Generator().manual_seed(1)) < 0.9
+    for some in (None, mask):
+        native, plain = (group_advantages(rewards, ids, mask=some, impl=impl) for impl in ("native", "reference"))
+        assert all(same_bits(a, b) for a, b in zip(native, plain, strict=True))
+    if 0 <= low <= 3 and stride == 1:
+        native, plain = (group_advantages(rewards, ids, num_groups=low + count + 2, impl=impl) for impl in ("native", "reference"))
+        assert all(same_bits(a, b) for a, b in zip(native, plain, strict=True))
+
+
+@pytest.mark.native
+@pytest.mark.cpu
+@pytest.mark.parametrize("ids", [[4, -1, 2, 0, 9, 2, 0], [-7, -1, 0, 0, 2, 2, 2, 5], [2**60, 0, -(2**60), 2], [-3, -2, -2], [9, 8, 7]])
+def test_ids_of_no_group_where_values_are_not_checked(ids):
+    ids, rewards = torch.tensor(ids), torch.arange(len(ids)) * 1.5
+    native, plain = (
+        schema.group_advantages.body(impl, rewards)(rewards, ids, None, 4, None, None, 0, 0.0, False, True, False) for impl in ("native", "reference")
+    )
+    assert all(same_bits(a, b) for a, b in zip(native, plain, strict=True))
+    assert torch.equal(native[0].isnan(), (ids < 0) | (ids >= 4))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("size", [3, 8, 16, 17, 128, 129, 1100])
 def test_nothing_is_read_beyond_the_inputs(size):
     """Infinity lies around the rewards, False around the mask: either would show. NaN would not."""
     n, band = size * 5, 2048

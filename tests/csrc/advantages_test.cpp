@@ -129,6 +129,7 @@ void test_whitening(const Table& table, int64_t n, bool masked, bool weighted) {
   }
 }
 
+// By counting where a table of the ids is small, and by sorting.
 void test_sort(const Table& table, int64_t n, int64_t low, int64_t high) {
   std::mt19937_64 generator(n);
   std::uniform_int_distribution<int64_t> distribution(low, high);
@@ -141,6 +142,20 @@ void test_sort(const Table& table, int64_t n, int64_t low, int64_t high) {
     check(order[i] == expected[i], table.name, "order", order[i], expected[i]);
     check(sorted[i] == ids[expected[i]], table.name, "a sorted id", sorted[i], ids[expected[i]]);
   }
+  const IdRange range = table.advantages->range_of_ids(ids.data(), n);
+  check(range.low == (n ? *std::min_element(ids.begin(), ids.end()) : 0), table.name, "the lowest id", range.low, n);
+  check(range.high == (n ? *std::max_element(ids.begin(), ids.end()) : 0), table.name, "the highest id", range.high, n);
+  check(range.ascending == std::is_sorted(ids.begin(), ids.end()), table.name, "ascending", range.ascending, n);
+  check(table.advantages->range_of_ids(sorted, n).ascending, table.name, "ascending once sorted", n, low);
+  if (static_cast<uint64_t>(range.high) - static_cast<uint64_t>(range.low) > 1 << 20) return;
+  const int64_t span = range.high - range.low + 1;
+  std::vector<int64_t> starts(span + 2), counted(n);
+  table.advantages->count_ids(ids.data(), n, range.low, span, starts.data(), counted.data());
+  for (int64_t i = 0; i < n; ++i) check(counted[i] == expected[i], table.name, "order by counting", counted[i], expected[i]);
+  for (int64_t k = 0; k <= span; ++k) {
+    const int64_t before = std::count_if(ids.begin(), ids.end(), [&](int64_t id) { return id < range.low + k; });
+    check(starts[k] == before, table.name, "where an id starts", starts[k], before);
+  }
 }
 
 }  // namespace
@@ -148,12 +163,13 @@ void test_sort(const Table& table, int64_t n, int64_t low, int64_t high) {
 void test_advantages(const Table& table) {
   std::vector<int64_t> ragged;
   for (int64_t i = 0; i < 70; ++i) ragged.push_back(i % 23);
+  for (int64_t i = 0; i < 60; ++i) ragged.push_back(i < 40 ? 8 : 16);
   ragged.insert(ragged.end(), {1023, 3, 1024, 1025, 1, 1500, 0});
   for (Baseline baseline : {Baseline::kMean, Baseline::kOthers, Baseline::kWeighted, Baseline::kGiven, Baseline::kShare, Baseline::kTopTwo})
     for (bool shuffled : {false, true})
       for (bool masked : {false, true}) {
         const bool divide = baseline == Baseline::kTopTwo || (baseline == Baseline::kMean && shuffled);
-        for (int64_t size : {1, 2, 7, 8, 9, 40, 1100})
+        for (int64_t size : {1, 2, 7, 8, 9, 16, 17, 40, 1100})
           test_groups<float>(table, std::vector<int64_t>(19, size), false, shuffled, masked, baseline, divide);
         test_groups<double>(table, std::vector<int64_t>(9, 11), false, shuffled, masked, baseline, divide);
         test_groups<float>(table, ragged, true, shuffled, masked, baseline, divide);
@@ -171,5 +187,7 @@ void test_advantages(const Table& table) {
     test_sort(table, n, -3, 3);
     test_sort(table, n, 0, 1 << 20);
     test_sort(table, n, INT64_MIN, INT64_MAX);
+    test_sort(table, n, INT64_MIN, INT64_MIN + 9);
+    test_sort(table, n, INT64_MAX - 9, INT64_MAX);
   }
 }
