@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -15,6 +15,12 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def require(ok: bool, name: str, expected: str, got: object, error: type[Exception] = ValueError) -> None:
     if not ok:
         raise error(f"{name}: expected {expected}, got {got}")
+
+
+def require_choice(name: str, value: object, among: Collection[object], note: str = "") -> None:
+    """One of some options; the message is made when it is needed, as making it takes longer than the rest of the checks."""
+    if value not in among:
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, among))}{note}, got {value!r}")
 
 
 def require_tensor(name: str, value: object, dtypes: Sequence[torch.dtype], like: torch.Tensor | None = None) -> None:

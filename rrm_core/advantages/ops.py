@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import FLOATS, require, require_positive, require_shape, require_tensor, values_readable
+from rrm_core._validate import FLOATS, require, require_choice, require_positive, require_shape, require_tensor, values_readable
 from rrm_core.advantages import schema
 from rrm_core.advantages.estimators import CONVENTIONS, ESTIMATORS, OWN, STDS, Convention
 from rrm_core.advantages.groups import Offsets, check_groups
@@ -29,7 +29,7 @@ class GroupAdvantages(NamedTuple):
 def _convention(name: str | None) -> Convention:
     if name is None:
         return OWN
-    require(name in CONVENTIONS, "convention", " or ".join(map(repr, (*CONVENTIONS, None))), repr(name))
+    require_choice("convention", name, (*CONVENTIONS, None))
     return CONVENTIONS[name]
 
 
@@ -38,7 +38,20 @@ def _all(condition: Tensor, mask: Tensor | None) -> bool:
     return bool((condition if mask is None else condition | ~mask).all())
 
 
-def _check_each(name: str, value: Tensor | None, rewards: Tensor, mask: Tensor | None, needed: str) -> Tensor | None:
+def _computed(rewards: Tensor) -> Tensor:
+    """In the dtype of the op."""
+    dtype = torch.promote_types(rewards.dtype, torch.float32)
+    detached = rewards.detach() if rewards.requires_grad else rewards
+    return detached if detached.dtype == dtype else detached.to(dtype)
+
+
+def _counted(rewards: Tensor, mask: Tensor | None) -> Tensor:
+    """Which rows count: those with a reward, unless they are masked."""
+    missing = rewards.isnan() if rewards.dim() == 1 else rewards.isnan().all(1)
+    return ~missing if mask is None else mask & ~missing
+
+
+def _check_each(name: str, value: Tensor | None, rewards: Tensor, mask: Tensor | None, needed: str | None) -> Tensor | None:
     """A number per row, as the op takes it."""
     if value is None:
         require(name != needed, name, "a tensor with this estimator", None)
@@ -140,57 +153,61 @@ def group_advantages(
     """
     require_tensor("rewards", rewards, _REWARDS)
     require_shape("rewards", rewards, ("N",), ("N", "R"))
-    require(estimator in ESTIMATORS, "estimator", " or ".join(map(repr, ESTIMATORS)), repr(estimator))
+    require_choice("estimator", estimator, ESTIMATORS)
     chosen, habits = ESTIMATORS[estimator], _convention(convention)
-    require(std != "batch" or singleton != "reward", "singleton", "'zero' with std 'batch'", repr(singleton))
+    if std == "batch":
+        require(singleton != "reward", "singleton", "'zero' with std 'batch'", repr(singleton))
     singleton = "zero" if std == "batch" else habits.singleton if singleton is None else singleton
-    require(singleton in ("zero", "reward"), "singleton", "'zero' or 'reward'", repr(singleton))
+    require_choice("singleton", singleton, ("zero", "reward"))
     eps = habits.eps if eps is None else require_positive("eps", eps, or_zero=True)
     if std is None and convention == "verl" and estimator == "pass_at_k":
         std = "sample"
     if std is not None:
         stds = STDS if estimator == "grpo" else STDS[:2] if estimator in ("gdpo", "pass_at_k") else ()
-        require(std in stds, "std", " or ".join(map(repr, (*stds, None))) + f" for {estimator!r}", repr(std))
+        require_choice("std", std, (*stds, None), f" for {estimator!r}")
     if mask is not None:
         require_tensor("mask", mask, (torch.bool,), rewards)
         require_shape("mask", mask, rewards.shape[:1])
-    values = rewards.detach().to(torch.promote_types(rewards.dtype, torch.float32))
-    require(values.dim() == 1 or values.shape[1] > 0, "rewards", "at least one reward an answer", list(values.shape))
-    own = {"lengths": lengths, "baseline": baseline}
-    of_row = {name: _check_each(name, value, values, mask, chosen.each or "") for name, value in own.items()}
-    require(baseline is None or chosen.each == "baseline", "baseline", f"None for {estimator!r}", "a tensor")
-    require(rewards.dim() == 2 or estimator != "gdpo", "rewards", "shape [N, R] for 'gdpo'", list(rewards.shape))
+    values = _computed(rewards)
+    several = values.dim() == 2
+    if several:
+        require(values.shape[1] > 0, "rewards", "at least one reward an answer", list(values.shape))
+    lengths = _check_each("lengths", lengths, values, mask, chosen.each)
+    baseline = _check_each("baseline", baseline, values, mask, chosen.each)
+    if baseline is not None:
+        require(chosen.each == "baseline", "baseline", f"None for {estimator!r}", "a tensor")
+    if estimator == "gdpo":
+        require(several, "rewards", "shape [N, R] for 'gdpo'", list(values.shape))
     weights = _check_weights(weights, values)
-    layout = check_groups(groups, num_groups, values[:, 0] if values.dim() == 2 else values)
+    layout = check_groups(groups, num_groups, values[:, 0] if several else values)
     body = schema.group_advantages.body(impl, values)
+    each = lengths if chosen.each == "lengths" else baseline
     options = (chosen.baseline, eps, std == "population", (chosen.divides or std is not None) and std != "batch", singleton == "reward")
 
     def of_groups(one: Tensor) -> GroupAdvantages:
-        return GroupAdvantages(*body(one, *layout, mask, of_row[chosen.each] if chosen.each else None, *options))
+        return GroupAdvantages(*body(one, *layout, mask, each, *options))
 
-    absent = values.isnan() if values.dim() == 1 else values.isnan().all(1)
-    missing = absent if mask is None else absent | ~mask
     if estimator == "gdpo":
         found = _of_each_reward([of_groups(one) for one in values.unbind(1)], weights)
     else:
-        if values.dim() == 2:
+        if several:
             total = (values if weights is None else values * weights).nansum(1)
             total = total.masked_fill(total.isnan(), float("inf"))  # of infinities of either sign
-            values = total.masked_fill(absent, float("nan"))
+            values = total.masked_fill(values.isnan().all(1), float("nan"))
         if chosen.successes and values_readable(values):
             one = _all(((values >= 0) & (values <= 1)) | values.isnan(), mask)
             require(one, "rewards", "successes in [0, 1]", "others (+-1 becomes (r + 1) / 2)")
         found = of_groups(values)
     advantage = found.advantage
     if chosen.whitens:
-        whitened = schema.whiten.body(impl, advantage)(advantage, ~missing, of_row["lengths"], habits.whiten_eps, habits.of_variance)
-        advantage = whitened[0].masked_fill(advantage.isnan() & ~missing, float("nan"))
+        counted = _counted(rewards, mask)
+        whitened = schema.whiten.body(impl, advantage)(advantage, counted, lengths, habits.whiten_eps, habits.of_variance)
+        advantage = whitened[0].masked_fill(advantage.isnan() & counted, float("nan"))
     elif estimator == "gpg":
-        counted = found.size.sum()
-        active = ((values != 0) & ~missing).sum() if convention == "verl" else (found.size * found.keep).sum()
-        advantage = advantage * (counted / active.clamp(min=1)).to(advantage.dtype)
+        active = ((values != 0) & _counted(rewards, mask)).sum() if convention == "verl" else (found.size * found.keep).sum()
+        advantage = advantage * (found.size.sum() / active.clamp(min=1)).to(advantage.dtype)
     elif std == "batch":
-        spread = schema.whiten.body(impl, values)(values, ~missing, None, 0.0, False)[2]
+        spread = schema.whiten.body(impl, values)(values, _counted(rewards, mask), None, 0.0, False)[2]
         advantage = torch.where(advantage == 0, advantage, advantage / (spread + eps))
     return found._replace(advantage=advantage)
 
