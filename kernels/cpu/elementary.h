@@ -45,22 +45,35 @@ struct Exponential {
   Vec value, excess;
 };
 
-// x = n log(2) + f with |f| <= log(2) / 2 and e^f = 1 + f + f^2 q(f), q Taylor's (3e-9).
-inline Exponential exponential(Vec x) {
+// x = n log(2) + f with |f| <= log(2) / 2 and e^f = 1 + f + f^2 q(f), q Taylor's (3e-9). N vectors go in step, as above.
+template <int N>
+inline void exponentials(const Vec (&x)[N], Exponential (&e)[N]) {
   constexpr float kRound = 0x1.8p23f;
   constexpr float kQ[] = {1.0f / 40320.0f, 1.0f / 5040.0f, 1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f};
-  const Vec bounded = x > 88.7f ? splat(88.7f) : x < -87.3f ? splat(-87.3f) : x;  // NaN stays
-  const Vec n = fma(bounded, splat(1.44269504f), splat(kRound)) - kRound;
-  const Vec f = fma(n, splat(2.12194440e-4f), fma_short(n, splat(-0.693359375f), bounded));
-  Vec q = splat(kQ[0]);
-#pragma GCC unroll 6
-  for (int k = 1; k < 7; ++k) q = fma(q, f, splat(kQ[k]));
-  const Vec excess = f * f * q, mantissa = 1.0f + (f + excess);
-  const IntVec exponent = __builtin_convertvector(n, IntVec);
-  Vec value = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(mantissa) + (exponent << 23));
-  value = x > 88.7f ? splat(kInfinity) : x < -87.3f ? Vec{} : value;
-  value = x == x ? value : x;
-  return {value, n == 0.0f ? excess : (value - 1.0f) - x};
+  Vec bounded[N], n[N], f[N], q[N];
+  for (int i = 0; i < N; ++i) bounded[i] = x[i] > 88.7f ? splat(88.7f) : x[i] < -87.3f ? splat(-87.3f) : x[i];  // NaN stays
+  for (int i = 0; i < N; ++i) n[i] = fma(bounded[i], splat(1.44269504f), splat(kRound)) - kRound;
+  for (int i = 0; i < N; ++i) f[i] = fma_short(n[i], splat(-0.693359375f), bounded[i]);
+  for (int i = 0; i < N; ++i) f[i] = fma(n[i], splat(2.12194440e-4f), f[i]);
+  for (int i = 0; i < N; ++i) q[i] = fma(splat(kQ[0]), f[i], splat(kQ[1]));
+#pragma GCC unroll 5
+  for (int k = 2; k < 7; ++k)
+    for (int i = 0; i < N; ++i) q[i] = fma(q[i], f[i], splat(kQ[k]));
+  for (int i = 0; i < N; ++i) {
+    const Vec excess = f[i] * f[i] * q[i], mantissa = 1.0f + (f[i] + excess);
+    const IntVec exponent = __builtin_convertvector(n[i], IntVec);
+    Vec value = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(mantissa) + (exponent << 23));
+    value = x[i] > 88.7f ? splat(kInfinity) : x[i] < -87.3f ? Vec{} : value;
+    value = x[i] == x[i] ? value : x[i];
+    e[i] = {value, n[i] == 0.0f ? excess : (value - 1.0f) - x[i]};
+  }
+}
+
+inline Exponential exponential(Vec x) {
+  const Vec xs[] = {x};
+  Exponential e[1];
+  exponentials(xs, e);
+  return e[0];
 }
 
 // tanh(x) to about two units in the last place: x + x^3 P(x^2) near 0 (minimax, 4e-9), 1 - 2 e / (1 + e) with e = exp(-2|x|) elsewhere; and its

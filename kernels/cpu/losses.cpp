@@ -24,13 +24,28 @@ inline Vec maximum(Vec a, Vec b) {
   return b > a ? b : a;
 }
 
+// kLanes tokens that all count.
+struct Whole {
+  int64_t first;
+
+  Vec operator()(const float* values) const {
+    return load(values + first);
+  }
+  Vec counted(Vec v) const {
+    return v;
+  }
+  void write(float* values, Vec v) const {
+    store(values + first, v);
+  }
+};
+
 // kLanes tokens from one on, of which `there` exist; zeros for those that don't count.
-struct Tokens {
+struct Some {
   int64_t first;
   int there;
   IntVec counts;
 
-  Tokens(const LossJob& job, int64_t at, int64_t end) : first(at), there(end - at < kLanes ? int(end - at) : kLanes) {
+  Some(const LossJob& job, int64_t at, int64_t end) : first(at), there(end - at < kLanes ? int(end - at) : kLanes) {
     ByteVec bytes{};
     if (there == kLanes) {
       if (job.mask) std::memcpy(&bytes, job.mask + first, kLanes);
@@ -45,9 +60,34 @@ struct Tokens {
       v = load(values + first);
     else
       std::memcpy(&v, values + first, there * sizeof(float));
+    return counted(v);
+  }
+  Vec counted(Vec v) const {
     return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(v) & counts);
   }
+  void write(float* values, Vec v) const {
+    const Vec some = counted(v);
+    std::memcpy(values + first, &some, there * sizeof(float));
+  }
 };
+
+// Whether kLanes tokens that exist count, every one.
+inline bool all_count(const LossJob& job, int64_t first) {
+  if (!job.mask) return true;
+  bool ones[kLanes];
+  std::memset(ones, 1, sizeof ones);
+  return std::memcmp(job.mask + first, ones, sizeof ones) == 0;
+}
+
+// The jobs most asked for, which the compiler then knows: PPO of token ratios with old log probabilities and no rollout's; and with the divergence
+// k3.
+enum class Kind { kAny, kClipped, kClippedK3 };
+
+Kind kind_of(const LossJob& job) {
+  if (job.objective != Objective::kPpo || job.sequence_ratio || !job.old || job.rollout) return Kind::kAny;
+  if (!job.reference) return Kind::kClipped;
+  return job.divergence == Divergence::kK3 ? Kind::kClippedK3 : Kind::kAny;
+}
 
 // One sequence's own.
 struct Shared {
@@ -68,57 +108,71 @@ struct Term {
   Vec advantage, ratio, loss, slope, divergence, divergence_slope;
 };
 
-inline Term term(const LossJob& job, const Tokens& token, const Shared& shared) {
-  Term t;
-  const Vec x = token(job.logprob), old = job.old ? token(job.old) : x;
-  t.advantage = job.advantage_per_sequence ? either(token.counts, shared.advantage, Vec{}) : token(job.advantages);
-  IntVec outside{};  // of the clamp; a NaN is not
-  t.ratio = shared.ratio;
-  if (!job.sequence_ratio) {
-    Vec log_ratio = x - old;
-    outside = (log_ratio > job.clamp) | (log_ratio < -job.clamp);
-    log_ratio = either(log_ratio > job.clamp, splat(job.clamp), log_ratio);
-    log_ratio = either(log_ratio < -job.clamp, splat(-job.clamp), log_ratio);
-    t.ratio = job.old ? exponential(log_ratio).value : splat(1.0f) + log_ratio;  // NaN stays
+// Of N vectors of tokens in step, as one's latency is the others' time.
+template <Kind kKind, class Tokens, int N>
+inline void terms_of(const LossJob& job, const Tokens (&tokens)[N], const Shared& shared, Term (&terms)[N]) {
+  constexpr bool kAny = kKind == Kind::kAny;
+  const bool token_ratio = !kAny || !job.sequence_ratio, has_old = !kAny || job.old, has_rollout = kAny && job.rollout;
+  const bool has_reference = kAny ? job.reference != nullptr : kKind == Kind::kClippedK3;
+  const Objective objective = kAny ? job.objective : Objective::kPpo;
+  const Divergence divergence = kAny ? job.divergence : Divergence::kK3;
+  const bool takes_exponential[] = {token_ratio && has_old, has_reference && divergence >= Divergence::kK3};
+  Vec x[N], old[N], away[N], powers[2][N];
+  Exponential exponential_of[2][N] = {};
+  IntVec outside[N];  // of the clamp; a NaN is not
+  for (int i = 0; i < N; ++i) {
+    x[i] = tokens[i](job.logprob);
+    old[i] = has_old ? tokens[i](job.old) : x[i];
+    away[i] = has_reference ? x[i] - tokens[i](job.reference) : Vec{};
+    const Vec log_ratio = x[i] - old[i];
+    outside[i] = (log_ratio > job.clamp) | (log_ratio < -job.clamp);
+    powers[0][i] = either(log_ratio > job.clamp, splat(job.clamp), log_ratio);
+    powers[0][i] = either(powers[0][i] < -job.clamp, splat(-job.clamp), powers[0][i]);
+    powers[1][i] = -away[i];
   }
-  const Vec bounded = minimum(maximum(t.ratio, splat(job.clip_low)), splat(job.clip_high));
-  if (job.objective == Objective::kPpo) {
-    const Vec plain = t.ratio * t.advantage, clipped = bounded * t.advantage;
-    const IntVec is_clipped = (clipped < plain);
-    t.loss = -either(is_clipped, clipped, plain);
-    t.slope = either(is_clipped, Vec{}, -plain);
-    const Vec most = -job.dual_clip * t.advantage;
-    const IntVec capped = (t.advantage < 0.0f) & (t.loss > most);
-    t.loss = either(capped, most, t.loss);
-    t.slope = either(capped, Vec{}, t.slope);
-    t.slope = either(outside, Vec{}, t.slope);
-  } else {
-    const Vec factor = job.objective == Objective::kCispo ? bounded * t.advantage : t.advantage;
-    t.loss = -factor * x;
-    t.slope = -factor;
+  for (int k = 0; k < 2; ++k)
+    if (takes_exponential[k]) exponentials(powers[k], exponential_of[k]);
+  for (int i = 0; i < N; ++i) {
+    Term& t = terms[i];
+    t.advantage = job.advantage_per_sequence ? tokens[i].counted(shared.advantage) : tokens[i](job.advantages);
+    t.ratio = !token_ratio ? shared.ratio : has_old ? exponential_of[0][i].value : splat(1.0f) + powers[0][i];  // NaN stays
+    const Vec bounded = minimum(maximum(t.ratio, splat(job.clip_low)), splat(job.clip_high));
+    if (objective == Objective::kPpo) {
+      const Vec plain = t.ratio * t.advantage, clipped = bounded * t.advantage;
+      const IntVec is_clipped = (clipped < plain);
+      t.loss = -either(is_clipped, clipped, plain);
+      t.slope = either(is_clipped, Vec{}, -plain);
+      const Vec most = -job.dual_clip * t.advantage;
+      const IntVec capped = (t.advantage < 0.0f) & (t.loss > most);
+      t.loss = either(capped, most, t.loss);
+      t.slope = either(capped, Vec{}, t.slope);
+      if (token_ratio) t.slope = either(outside[i], Vec{}, t.slope);
+    } else {
+      const Vec factor = objective == Objective::kCispo ? bounded * t.advantage : t.advantage;
+      t.loss = -factor * x[i];
+      t.slope = -factor;
+    }
+    if (has_rollout) {
+      Vec weight = shared.weight;
+      if (!job.sequence_rollout) weight = minimum(exponential(old[i] - tokens[i](job.rollout)).value, splat(job.rollout_clip));
+      t.loss *= weight;
+      t.slope *= weight;
+    }
+    t.divergence = t.divergence_slope = Vec{};
+    if (!has_reference) continue;
+    if (divergence == Divergence::kK1) {
+      t.divergence = away[i];
+      t.divergence_slope = splat(1.0f);
+    } else if (divergence == Divergence::kK2) {
+      t.divergence = 0.5f * away[i] * away[i];
+      t.divergence_slope = away[i];
+    } else {
+      const Exponential e = exponential_of[1][i];
+      t.divergence = e.excess;
+      const IntVec is_near = (away[i] < 0.3f) & (away[i] > -0.3f);  // 1 - exp(-away)
+      t.divergence_slope = divergence == Divergence::kK3 ? either(is_near, away[i] - e.excess, 1.0f - e.value) : away[i];
+    }
   }
-  if (job.rollout) {
-    Vec weight = shared.weight;
-    if (!job.sequence_rollout) weight = minimum(exponential(old - token(job.rollout)).value, splat(job.rollout_clip));
-    t.loss *= weight;
-    t.slope *= weight;
-  }
-  t.divergence = t.divergence_slope = Vec{};
-  if (!job.reference) return t;
-  const Vec away = x - token(job.reference);
-  if (job.divergence == Divergence::kK1) {
-    t.divergence = away;
-    t.divergence_slope = splat(1.0f);
-  } else if (job.divergence == Divergence::kK2) {
-    t.divergence = 0.5f * away * away;
-    t.divergence_slope = away;
-  } else {
-    const Exponential e = exponential(-away);
-    t.divergence = e.excess;
-    const IntVec is_near = (away < 0.3f) & (away > -0.3f);
-    t.divergence_slope = job.divergence == Divergence::kK3 ? either(is_near, away - e.excess, 1.0f - e.value) : away;  // 1 - exp(-away)
-  }
-  return t;
 }
 
 // Sums of float32 numbers, in float64 after some steps, so that no chain of them is long.
@@ -146,20 +200,28 @@ struct Sums {
   }
 };
 
-// f(tokens, what they share, their sequence) where some of the tokens count, skip(tokens) elsewhere.
+// f(vectors of tokens, what they share, their sequence) where some of the tokens count, skip(tokens) elsewhere.
 template <class F, class Skip>
-void for_tokens(const LossJob& job, int64_t block, const F& f, const Skip& skip) {
+inline void for_tokens(const LossJob& job, int64_t block, const F& f, const Skip& skip) {
   const int64_t s = job.sequence_of_block[block];
   const Sequence& sequence = job.sequences[s];
   const int64_t begin = sequence.begin + (block - sequence.first_block) * kLossBlock;
   const int64_t end = sequence.end - begin < kLossBlock ? sequence.end : begin + kLossBlock;
   const Shared shared(job, s);
-  for (int64_t at = begin; at < end; at += kLanes) {
-    const Tokens token(job, at, end);
-    if (any(token.counts))
-      f(token, shared, s);
+  int64_t at = begin;
+  while (at < end) {
+    if (end - at >= 2 * kLanes && all_count(job, at) && all_count(job, at + kLanes)) {
+      const Whole tokens[] = {{at}, {at + kLanes}};
+      f(tokens, shared, s);
+      at += 2 * kLanes;
+      continue;
+    }
+    const Some tokens[] = {{job, at, end}};
+    if (any(tokens[0].counts))
+      f(tokens, shared, s);
     else
-      skip(token);
+      skip(tokens[0]);
+    at += kLanes;
   }
 }
 
@@ -168,14 +230,16 @@ void sequence_sums(const LossJob& job, int64_t begin, int64_t end) {
     Sums<3> found;
     for_tokens(
         job, b,
-        [&](const Tokens& token, const Shared&, int64_t) {
-          const Vec x = token(job.logprob), old = job.old ? token(job.old) : x;
-          found.some[0] += either(token.counts, splat(1.0f), Vec{});
-          found.some[1] += x - old;
-          if (job.rollout) found.some[2] += old - token(job.rollout);
-          found.step();
+        [&](const auto& tokens, const Shared&, int64_t) {
+          for (const auto& token : tokens) {
+            const Vec x = token(job.logprob), old = job.old ? token(job.old) : x;
+            found.some[0] += token.counted(splat(1.0f));
+            found.some[1] += x - old;
+            if (job.rollout) found.some[2] += old - token(job.rollout);
+            found.step();
+          }
         },
-        [](const Tokens&) {});
+        [](const Some&) {});
     found.flush();
     job.sums[b].count = found.of(0);
     job.sums[b].log_ratio = found.of(1);
@@ -183,29 +247,34 @@ void sequence_sums(const LossJob& job, int64_t begin, int64_t end) {
   }
 }
 
-void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
+template <Kind kKind>
+void loss_sums_of(const LossJob& job, int64_t begin, int64_t end) {
   const Vec none{}, one = splat(1.0f);
   for (int64_t b = begin; b < end; ++b) {
     Sums<7> found;
     Vec largest{};
     for_tokens(
         job, b,
-        [&](const Tokens& token, const Shared& shared, int64_t) {
-          const Term t = term(job, token, shared);
-          const Vec parts[] = {one,
-                               job.kl_coef != 0.0f ? t.loss + job.kl_coef * t.divergence : t.loss,
-                               t.divergence,
-                               t.ratio,
-                               either((t.ratio < job.clip_low) & (t.advantage < 0.0f), one, none),
-                               either((t.ratio > job.clip_high) & (t.advantage > 0.0f), one, none),
-                               t.slope};
-          for (int k = 0; k < 7; ++k) found.some[k] += either(token.counts, parts[k], none);
-          found.step();
-          const Vec seen = either(token.counts, t.ratio, none);
-          largest = either(seen > largest, seen, largest);
-          largest = either(seen != seen, seen, largest);
+        [&]<class Tokens, int N>(const Tokens(&tokens)[N], const Shared& shared, int64_t) {
+          Term terms[N];
+          terms_of<kKind>(job, tokens, shared, terms);
+          for (int i = 0; i < N; ++i) {
+            const Term& t = terms[i];
+            const Vec parts[] = {one,
+                                 job.kl_coef != 0.0f ? t.loss + job.kl_coef * t.divergence : t.loss,
+                                 t.divergence,
+                                 t.ratio,
+                                 either((t.ratio < job.clip_low) & (t.advantage < 0.0f), one, none),
+                                 either((t.ratio > job.clip_high) & (t.advantage > 0.0f), one, none),
+                                 t.slope};
+            for (int k = 0; k < 7; ++k) found.some[k] += tokens[i].counted(parts[k]);
+            found.step();
+            const Vec seen = tokens[i].counted(t.ratio);
+            largest = either(seen > largest, seen, largest);
+            largest = either(seen != seen, seen, largest);
+          }
         },
-        [](const Tokens&) {});
+        [](const Some&) {});
     LossSums& sums = job.sums[b];
     found.flush();
     sums.count = found.of(0);
@@ -221,27 +290,41 @@ void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
   }
 }
 
-void gradients(const LossJob& job, int64_t begin, int64_t end) {
-  const auto write = [&](const Tokens& token, Vec slope) {
-    if (token.there == kLanes)
-      store(job.gradient + token.first, slope);
-    else
-      std::memcpy(job.gradient + token.first, &slope, token.there * sizeof(float));
-  };
+template <Kind kKind>
+void gradients_of(const LossJob& job, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) {
     for_tokens(
         job, b,
-        [&](const Tokens& token, const Shared& shared, int64_t s) {
+        [&]<class Tokens, int N>(const Tokens(&tokens)[N], const Shared& shared, int64_t s) {
           const SequenceFacts& f = job.facts[s];
-          const Term t = term(job, token, shared);
-          Vec slope = t.slope;
-          if (job.sequence_ratio && job.objective == Objective::kPpo) slope = splat(static_cast<float>(f.gradient));
-          if (job.kl_coef != 0.0f) slope += job.kl_coef * t.divergence_slope;
-          slope = either(token.counts, slope * static_cast<float>(job.upstream * f.scale), Vec{});
-          write(token, slope);
+          const float scale = static_cast<float>(job.upstream * f.scale);
+          Term terms[N];
+          terms_of<kKind>(job, tokens, shared, terms);
+          for (int i = 0; i < N; ++i) {
+            Vec slope = terms[i].slope;
+            if (job.sequence_ratio && job.objective == Objective::kPpo) slope = splat(static_cast<float>(f.gradient));
+            if (job.kl_coef != 0.0f) slope += job.kl_coef * terms[i].divergence_slope;
+            tokens[i].write(job.gradient, slope * scale);
+          }
         },
-        [&](const Tokens& token) { write(token, Vec{}); });
+        [&](const Some& token) { token.write(job.gradient, Vec{}); });
   }
+}
+
+void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
+  const Kind kind = kind_of(job);
+  if (kind == Kind::kClippedK3)
+    loss_sums_of<Kind::kClippedK3>(job, begin, end);
+  else
+    kind == Kind::kClipped ? loss_sums_of<Kind::kClipped>(job, begin, end) : loss_sums_of<Kind::kAny>(job, begin, end);
+}
+
+void gradients(const LossJob& job, int64_t begin, int64_t end) {
+  const Kind kind = kind_of(job);
+  if (kind == Kind::kClippedK3)
+    gradients_of<Kind::kClippedK3>(job, begin, end);
+  else
+    kind == Kind::kClipped ? gradients_of<Kind::kClipped>(job, begin, end) : gradients_of<Kind::kAny>(job, begin, end);
 }
 
 }  // namespace

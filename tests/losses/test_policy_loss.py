@@ -215,6 +215,33 @@ def test_the_same_bits_at_any_thread_count():
     assert all(same_bits(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
 
+@pytest.mark.native
+@pytest.mark.cpu
+@pytest.mark.parametrize("options", [{}, {"ref": True}, {"ref": True, "kl": "k1"}, {"objective": "cispo"}], ids=str)
+def test_a_token_has_the_same_bits_wherever_it_lies(options):
+    """In a pair of whole vectors, in one with tokens that don't count, in the rest of a sequence; common jobs have loops of their own."""
+    options = {"kl_coef": 0.1 if "ref" in options else 0.0, "reduction": "constant", "normalizer": 1.0, "log_ratio_clamp": 0.7, **options}
+    generator = torch.Generator().manual_seed(0)
+    lone, old, reference = (torch.randn(5, generator=generator) * 0.5 for _ in range(3))
+    has_reference = options.pop("ref", False)
+
+    def gradient(place, length, mask):
+        tokens = [torch.randn(1, length, generator=generator) for _ in range(3)]
+        for token, alone in zip(tokens, (lone, old, reference), strict=True):
+            token[0, place : place + 5] = alone
+        x = tokens[0].requires_grad_()
+        loss = policy_loss(x, tokens[1], torch.tensor([-0.75]), mask, ref_logprob=tokens[2] if has_reference else None, impl="native", **options).loss
+        return torch.autograd.grad(loss, x)[0][0, place : place + 5]
+
+    expected = gradient(0, 5, None)
+    for length in (5, 8, 16, 21, 32, 33, 47, 64, 100):
+        for place in {0, (length - 5) // 2, length - 5}:
+            thinned = torch.rand(1, length, generator=generator) < 0.5
+            thinned[0, place : place + 5] = True
+            for mask in (None, torch.ones(1, length, dtype=torch.bool), thinned):
+                assert same_bits(gradient(place, length, mask), expected)
+
+
 def test_the_module_holds_options(impl):
     x, old, ref, _, advantages, mask = sample()
     module = PolicyLoss("cispo", clip=(1.0, 4.0), kl_coef=0.1, reduction="constant", impl=impl)
