@@ -153,7 +153,7 @@ void test_sort(const Table& table, int64_t n, int64_t low, int64_t high) {
   table.advantages->count_ids(ids.data(), n, range.low, span, starts.data(), counted.data());
   for (int64_t i = 0; i < n; ++i) check(counted[i] == expected[i], table.name, "order by counting", counted[i], expected[i]);
   for (int64_t k = 0; k <= span; ++k) {
-    const int64_t before = std::count_if(ids.begin(), ids.end(), [&](int64_t id) { return id < range.low + k; });
+    const int64_t before = std::count_if(ids.begin(), ids.end(), [&](int64_t id) { return id - range.low < k; });
     check(starts[k] == before, table.name, "where an id starts", starts[k], before);
   }
 }
