@@ -90,7 +90,9 @@ def violations(path: Path, package: Path) -> list[str]:
             else:
                 allowed = (family, area) == ("losses", "logprobs")
         elif parts == ("__init__",):
-            allowed = True
+            allowed = area != "integrations"
+        elif parts[0] == "integrations":
+            allowed = area == "integrations" or (area in FAMILIES and rest[:1] not in [[module] for module in INSIDE])
         elif parts[0] == "backends":
             allowed = area == "_library"
         elif parts[0] in SHARED or parts[0] == "testing":
@@ -120,6 +122,11 @@ def test_every_import_follows_the_arrows():
         ("tournaments/schema.py", "from rrm_core._library import define_op", []),
         ("backends.py", "import rrm_core.logprobs.ops", ["rrm_core.logprobs.ops"]),
         ("logprobs/ops.py", "import kernels.triton", ["kernels.triton"]),
+        ("integrations/trl.py", "from rrm_core.losses import policy_loss\nfrom rrm_core.integrations import trl_loss", []),
+        ("integrations/trl.py", "from rrm_core.losses.schema import policy_loss", ["rrm_core.losses.schema"]),
+        ("integrations/trl.py", "from rrm_core._library import define_op", ["rrm_core._library"]),
+        ("losses/ops.py", "from rrm_core.integrations.trl import patch_trl", ["rrm_core.integrations.trl"]),
+        ("__init__.py", "from rrm_core.integrations.trl import patch_trl", ["rrm_core.integrations.trl"]),
     ],
 )
 def test_the_check_sees_a_wrong_arrow(tmp_path, file, line, bad):
