@@ -55,8 +55,8 @@ def patch_trl() -> TrlPatch:
         log-probabilities: heads that are asked for more than log_probs and entropy (SFT's and DPO's metrics), a logit scale that is not
             positive, parameters that DeepSpeed ZeRO-3 has partitioned, devices other than CPU and CUDA.
         advantages: those of a subclass that computes rewards on its own.
-        loss: sapo and vespo, use_bias_correction_kl, adaptive entropy, cispo with epsilon_high < 1, a delta of at most 1 + epsilon_high,
-            subclasses with a loss of their own.
+        loss: sapo and vespo, a beta with use_bias_correction_kl (the default), adaptive entropy, cispo with epsilon_high < 1, a delta of at
+            most 1 + epsilon_high, subclasses with a loss of their own.
 
     Raises:
         ImportError: trl is not installed.

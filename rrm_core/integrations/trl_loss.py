@@ -40,7 +40,7 @@ def has_loss_of(trainer: Any) -> bool:
     return (
         trainer.loss_type in REDUCTIONS
         and trainer.importance_sampling_level in ("token", "sequence")
-        and not args.use_bias_correction_kl
+        and not (args.use_bias_correction_kl and trainer.beta != 0.0)
         and not trainer.use_adaptive_entropy
         and (high >= 1 if trainer.loss_type == "cispo" else args.delta is None or args.delta > 1 + high)
     )
