@@ -52,7 +52,7 @@ def commit() -> str:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("torch", "triton", "numpy", "evalica"):
+    for name in ("torch", "triton", "numpy", "evalica", "transformers", "trl"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found | {x.metadata["Name"]: x.version for x in metadata.distributions(path=[str(PEERS)])}

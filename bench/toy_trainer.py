@@ -37,8 +37,9 @@ def make_model(vocabulary: int = WORDS, hidden: int = 64, seed: int = 0) -> Qwen
     return Qwen3ForCausalLM(config)
 
 
-def make_dataset(rows: int = 64) -> Dataset:
-    return Dataset.from_dict({"prompt": [" ".join(f"w{2 + (7 * i + j) % 900}" for j in range(2 + i % 5)) for i in range(rows)]})
+def make_dataset(rows: int = 64, words: int = 2) -> Dataset:
+    """Prompts of ``words`` to ``words`` + 4 tokens."""
+    return Dataset.from_dict({"prompt": [" ".join(f"w{2 + (7 * i + j) % 900}" for j in range(words + i % 5)) for i in range(rows)]})
 
 
 def reward(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
@@ -47,7 +48,14 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
 
 
 def make_trainer(
-    kind: str, *, model: Any = None, reward_funcs: Any = reward, base: Callable[[Any], Any] = lambda x: x, eval_rows: int = 0, **options: Any
+    kind: str,
+    *,
+    model: Any = None,
+    reward_funcs: Any = reward,
+    base: Callable[[Any], Any] = lambda x: x,
+    eval_rows: int = 0,
+    prompt_words: int = 2,
+    **options: Any,
 ) -> Any:
     """``kind``: "grpo" or "rloo"; ``base`` may make a subclass of the trainer."""
     trainer, config = TRAINERS[kind]
@@ -67,7 +75,7 @@ def make_trainer(
             model=model,
             reward_funcs=reward_funcs,
             args=args,
-            train_dataset=make_dataset(),
+            train_dataset=make_dataset(words=prompt_words),
             eval_dataset=make_dataset(eval_rows) if eval_rows else None,
             processing_class=make_tokenizer(),
         )
