@@ -92,7 +92,7 @@ def violations(path: Path, package: Path) -> list[str]:
         elif parts == ("__init__",):
             allowed = area != "integrations"
         elif parts[0] == "integrations":
-            allowed = area == "integrations" or (area in FAMILIES and rest[:1] not in [[module] for module in INSIDE])
+            allowed = area in {"integrations", "backends"} or (area in FAMILIES and rest[:1] not in [[module] for module in INSIDE])
         elif parts[0] == "backends":
             allowed = area == "_library"
         elif parts[0] in SHARED or parts[0] == "testing":

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rrm_core.backends import backend_info
 from rrm_core.integrations import trl_advantages, trl_loss
 from rrm_core.logprobs import linear_token_logprobs
 
@@ -53,7 +54,7 @@ def patch_trl() -> TrlPatch:
 
     What stays TRL's own:
         log-probabilities: heads that are asked for more than log_probs and entropy (SFT's and DPO's metrics), a logit scale that is not
-            positive, parameters that DeepSpeed ZeRO-3 has partitioned, devices other than CPU and CUDA.
+            positive, parameters that DeepSpeed ZeRO-3 has partitioned, devices without a native body.
         advantages: those of a subclass that computes rewards on its own.
         loss: sapo and vespo, a beta with use_bias_correction_kl (the default), adaptive entropy, cispo with epsilon_high < 1, a delta of at
             most 1 + epsilon_high, subclasses with a loss of their own.
@@ -140,6 +141,7 @@ class FusedHead:
 
     def __init__(self, original: Any) -> None:
         self.original = original
+        self.devices = {kind for kind in ("cpu", "cuda") if backend_info()[kind] != "reference"}  # plain PyTorch would store the logits
 
     def apply(
         self,
@@ -159,7 +161,7 @@ class FusedHead:
             and set(outputs) <= {"log_probs", "entropy"}
             and logit_scale > 0
             and not hasattr(weight, "ds_id")  # partitioned again before the backward
-            and hidden.device.type in ("cpu", "cuda")
+            and hidden.device.type in self.devices
         )
         if not ours or outputs is None:
             rest = () if outputs is None else (outputs,)

@@ -11,7 +11,7 @@ import torch
 from trl.trainer import utils
 
 from bench.toy_trainer import make_trainer
-from rrm_core.integrations import trl_advantages
+from rrm_core.integrations import trl, trl_advantages
 from rrm_core.integrations.trl import patch_trl
 from rrm_core.testing import random_head, random_ids
 from tests.integrations.counting import TRAINERS, count_calls
@@ -304,6 +304,16 @@ def test_a_head_that_is_not_ours_stays(outputs, scale, partitioned, monkeypatch)
         found = utils._ChunkedLogProbFunction.apply(hidden, weight, bias, ids, 1.0, 100, *rest)
     assert (calls["linear_token_logprobs"], calls["trl head"]) == (0, 1)
     assert (found[4] is None) == (outputs == ("log_probs",))
+
+
+def test_a_head_without_a_native_body_stays(monkeypatch):
+    """Plain PyTorch would store the logits, which TRL does not."""
+    calls = count_calls(monkeypatch)
+    monkeypatch.setattr(trl, "backend_info", lambda: {"cpu": "reference", "cuda": "triton"})
+    hidden, weight, bias, ids = head(torch.float32)
+    with patch_trl():
+        utils._ChunkedLogProbFunction.apply(hidden, weight, bias, ids, 1.0, 100, None, 1.0, ("log_probs", "entropy"))
+    assert (calls["linear_token_logprobs"], calls["trl head"]) == (0, 1)
 
 
 def test_a_head_under_autocast():
