@@ -113,7 +113,7 @@ def as_text(facts: dict[str, Any], summary: dict[str, dict[str, float]], turns: 
     lines = [
         f"# A step of TRL's GRPOTrainer, {facts['date']}",
         "",
-        f"{facts['device']}, {facts['cores']} cores ({facts['backends']['cpu']}), load {facts['load']:.1f} before the run; {versions};",
+        f"{facts['device']}, {facts['cores']} cores ({facts['backends']['cpu']}), {facts['threads']} threads, load {facts['load']:.1f} before the run; {versions};",
         f"commit {facts['commit']}. Random two-layer Qwen3, {', '.join(f'{name} {size}' for name, size in WORK.items())}, float32.",
         f"Medians of {turns} steps in each mode, which take turns within one run; ratios are medians over the turns. The same gradient norms",
         "from the same seed in every mode, to 1e-4.",
@@ -132,11 +132,14 @@ def as_text(facts: dict[str, Any], summary: dict[str, dict[str, float]], turns: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=6)
-    turns = parser.parse_args().turns
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="fewer where others are at work: threads wait for each other")
+    options = parser.parse_args()
+    turns = options.turns
+    torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)
-    facts = machine.describe(CPU) | {"load": machine.load()}
+    facts = machine.describe(CPU) | {"load": machine.load(), "threads": options.threads}
     check()
     steps = run(list(MODES), len(MODES) * (turns + 1))[len(MODES) :]  # a turn to warm up
     summary = summarise(steps)
