@@ -113,8 +113,9 @@ def as_text(facts: dict[str, Any], summary: dict[str, dict[str, float]], turns: 
     lines = [
         f"# A step of TRL's GRPOTrainer, {facts['date']}",
         "",
-        f"{facts['device']}, {facts['cores']} cores ({facts['backends']['cpu']}), {facts['threads']} threads, load {facts['load']:.1f} before the run; {versions};",
-        f"commit {facts['commit']}. Random two-layer Qwen3, {', '.join(f'{name} {size}' for name, size in WORK.items())}, float32.",
+        f"{facts['device']}, {facts['cores']} cores ({facts['backends']['cpu']}); threads: {facts['threads']};",
+        f"load before the run: {facts['load']:.1f};",
+        f"{versions}; commit {facts['commit']}. Random two-layer Qwen3, {', '.join(f'{name} {size}' for name, size in WORK.items())}, float32.",
         f"Medians of {turns} steps in each mode, which take turns within one run; ratios are medians over the turns. The same gradient norms",
         "from the same seed in every mode, to 1e-4.",
         "In brackets: how many times less than TRL that scores labelled tokens alone. Processor seconds tell more where the machine is not idle.",
