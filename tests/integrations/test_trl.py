@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_ours_stays(options, monkeypatch):
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 @pytest.mark.parametrize("alone", [False, True], ids=["groups", "alone"])
 def test_evaluation_as_stock(kind, alone):
-    options = {"kind": kind, "max_steps": 1, "eval_rows": 4, "per_device_eval_batch_size": 4, "evaluate": True, "gradient_accumulation_steps": 2}
+    options = {"kind": kind, "max_steps": 1, "eval_rows": 4, "per_device_eval_batch_size": 4, "evaluate": True}
     options |= {"num_generations_eval": 1 if alone else 2}
     stock, ours = run(patched=False, **options), run(patched=True, **options)
     assert_same_run(ours, stock)

@@ -105,8 +105,7 @@ def compare(trainer, sample, calls, *, yardstick=torch.float64):
     return metrics
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("training", "seed"), [(True, 0), (True, 1), (True, 2), (False, 0)], ids=["train-0", "train-1", "train-2", "eval-0"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_grpo_losses(name, training, seed, monkeypatch):
     options = dict(LOSSES[name])
