@@ -77,7 +77,7 @@ SAMPLES = {
     "score_token_logprobs_from_logits_backward": [(SCORE_GRADS, STATISTICS, LOGITS, FORMS, VALUES, ROW_SETS, HEAT, True, True, True)],
     "policy_loss": [LOSS, PACKED_LOSS],
     "policy_loss_backward": [(torch.tensor(2.0), torch.ones(4, 4, dtype=torch.float64), *LOSS)],
-    "linear_policy_loss": [LINEAR_LOSS, PACKED_LINEAR_LOSS],
+    "linear_policy_loss": [LINEAR_LOSS, PACKED_LINEAR_LOSS, (HIDDEN.bfloat16(), WEIGHT.bfloat16(), *PACKED_LINEAR_LOSS[2:])],
     "linear_policy_loss_backward": [(torch.tensor(2.0), [HIDDEN, WEIGHT], [HIDDEN, WEIGHT])],
     "group_advantages": None,  # these in tests/advantages
     "whiten": None,

@@ -5,6 +5,8 @@
 
 namespace {
 
+constexpr int64_t kNoLabel = std::numeric_limits<int64_t>::min();  // rows that don't count are no rows here
+
 struct Needs {
   bool hidden, weight, bias;
 
@@ -18,8 +20,8 @@ struct Batch {
   Source& head;
   Inputs& in;
   std::vector<rrm::SequenceFacts> facts;
-  std::vector<rrm::Row> rows{};  // output: the token
-  std::vector<double> scale_of{};
+  std::vector<rrm::Row> rows{};                                   // output: the token
+  size_t sequence = 0;                                            // the first that is not over
   double entropy_coef, of_entropy = 0.0, weighted_entropy = 0.0;  // sums
   float *logprob, *entropy;
   std::vector<float> logsumexp, statistics, grad_logprob, grad_entropy, nothing;
@@ -62,14 +64,15 @@ struct Batch {
     in.job.upstream = 1.0;
   }
 
-  // What the loss says of the log probabilities of rows [first, first + n), and the bonus of their entropies.
+  // What the loss says of the log probabilities of rows [first, first + n), and the bonus of their entropies. Rows come in order.
   void differentiate(int64_t first, int64_t n) {
     const int64_t begin = rows[first].output, end = rows[first + n - 1].output + 1;
     std::vector<rrm::Sequence> pieces;
     std::vector<rrm::SequenceFacts> of_pieces;
     std::vector<float> advantages;
     std::vector<int64_t> piece_of_block;
-    for (size_t i = 0; i < in.sequences.size(); ++i) {
+    while (in.sequences[sequence].end <= begin) ++sequence;
+    for (size_t i = sequence; i < in.sequences.size() && in.sequences[i].begin < end; ++i) {
       const rrm::Sequence piece{std::max(begin, in.sequences[i].begin), std::min(end, in.sequences[i].end), int64_t(piece_of_block.size())};
       if (piece.begin >= piece.end) continue;
       piece_of_block.resize(piece_of_block.size() + ceil_div(piece.end - piece.begin, rrm::kLossBlock), pieces.size());
@@ -92,28 +95,26 @@ struct Batch {
   }
 };
 
-// Gradients of hidden states and head, zeros until something is added; those of the head in float32.
+// Gradients of hidden states and head in float32, zeros until something is added.
 struct Gradients {
   Needs need;
   Tensor hidden, weight, bias;
-  std::vector<float> wide;  // of a narrow weight
   std::vector<double> sums;
 
   Gradients(const Source& s, const Tensor& of_weight, Needs needs)
-      : need(needs),
-        hidden(zeros(s.base, needs.hidden ? Sizes(s.base.sizes().begin(), s.base.sizes().end()) : Sizes{0}, s.base.scalar_type())),
-        weight(zeros(of_weight, needs.weight ? Sizes(of_weight.sizes().begin(), of_weight.sizes().end()) : Sizes{0}, of_weight.scalar_type())),
-        bias(zeros(of_weight, {needs.bias ? of_weight.size(0) : 0}, ScalarType::Float)),
-        wide(needs.weight && s.job.dtype != rrm::DType::kFloat32 ? s.job.vocab * s.job.hidden_size : 0),
-        sums(needs.bias ? s.job.vocab : 0) {}
-
-  float* of_weight() {
-    if (!need.weight) return nullptr;
-    return wide.empty() ? static_cast<float*>(weight.mutable_data_ptr()) : wide.data();
+      : need(needs), hidden(like(needs.hidden, s.base)), weight(like(needs.weight, of_weight)), sums(needs.bias ? s.job.vocab : 0) {
+    bias = zeros(of_weight, {needs.bias ? of_weight.size(0) : 0}, ScalarType::Float);
   }
-  void finish(const Source& s) {
-    if (!wide.empty()) cast_rows(wide.data(), s.job.vocab, s.job.hidden_size, s.job.dtype, weight.mutable_data_ptr());
-    if (need.bias) std::copy(sums.begin(), sums.end(), static_cast<float*>(bias.mutable_data_ptr()));
+  float* of_weight() const {
+    return need.weight ? static_cast<float*>(weight.mutable_data_ptr()) : nullptr;
+  }
+  void finish() const {
+    std::copy(sums.begin(), sums.end(), static_cast<float*>(bias.mutable_data_ptr()));
+  }
+
+ private:
+  static Tensor like(bool needed, const Tensor& t) {
+    return zeros(t, needed ? Sizes(t.sizes().begin(), t.sizes().end()) : Sizes{0}, ScalarType::Float);
   }
 };
 
@@ -127,11 +128,12 @@ void run_chunks(Batch& batch, Gradients& out) {
   const auto floats = [](int64_t count) { return std::make_unique_for_overwrite<float[]>(count); };
   const auto packed = floats(most * padded), logits = floats(blocks * rrm::kTaskRows * rrm::kLinearBlock),
              states = floats(out.need.weight ? rrm::kTaskRows * padded : 0), of_hidden = floats(out.need.hidden ? pieces * most * h : 0);
+  ask_for_huge_pages(logits.get(), blocks * rrm::kTaskRows * rrm::kLinearBlock * sizeof(float));
   const auto partials = std::make_unique_for_overwrite<rrm::Partial[]>(most * blocks);
   std::vector<rrm::Line> lines(most);
   std::vector<float> selected(most), chosen(most);
   const std::vector<int64_t> order(most);  // one id a row
-  const rrm::TokenOutputs outputs{rrm::kPadId, batch.logprob, batch.entropy, batch.logsumexp.data(), batch.statistics.data()};
+  const rrm::TokenOutputs outputs{kNoLabel, batch.logprob, batch.entropy, batch.logsumexp.data(), batch.statistics.data()};
   const rrm::TokenGradients grads{batch.grad_logprob.data(), batch.grad_entropy.data(), batch.nothing.data(), batch.entropy, order.data(),
                                   batch.statistics.data()};
   rrm::HeadChunk chunk{};
@@ -147,7 +149,7 @@ void run_chunks(Batch& batch, Gradients& out) {
   chunk.of_weight = out.of_weight();
   chunk.of_bias = out.need.bias ? out.sums.data() : nullptr;
   chunk.of_hidden = out.need.hidden ? of_hidden.get() : nullptr;
-  chunk.out = out.hidden.mutable_data_ptr();
+  chunk.out = static_cast<float*>(out.hidden.mutable_data_ptr());
   for (int64_t first = 0; first < n; first += rrm::kTaskRows) {
     job.rows = batch.rows.data() + first;
     job.num_rows = std::min(n - first, rrm::kTaskRows);
@@ -166,7 +168,7 @@ void run_chunks(Batch& batch, Gradients& out) {
     run(kernels.hidden_pieces, pieces * ceil_div(h, rrm::kPieceColumns), kThreadCost, chunk);
     run(kernels.hidden_rows, job.num_rows, pieces * h, chunk);
   }
-  out.finish(batch.head);
+  out.finish();
 }
 
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;

@@ -83,16 +83,15 @@ void hidden_pieces_of(const HeadChunk& chunk, int64_t begin, int64_t end) {
   }
 }
 
-template <class T>
-void hidden_rows_of(const HeadChunk& chunk, int64_t begin, int64_t end) {
+void hidden_rows(const HeadChunk& chunk, int64_t begin, int64_t end) {
   const Job& job = chunk.rows.job;
   const int64_t h = job.hidden_size, pieces = (job.num_blocks + kPieceBlocks - 1) / kPieceBlocks;
   for (int64_t r = begin; r < end; ++r) {
-    T* out = static_cast<T*>(chunk.out) + job.rows[r].output * h;
+    float* out = chunk.out + job.rows[r].output * h;
     for (int64_t c = 0; c < h; ++c) {
       float sum = 0.0f;
       for (int64_t p = 0; p < pieces; ++p) sum += chunk.of_hidden[(p * job.num_rows + r) * h + c];
-      out[c] = from_float<T>(sum);
+      out[c] = sum;
     }
   }
 }
@@ -103,10 +102,6 @@ void logits(const HeadChunk& chunk, int64_t begin, int64_t end) {
 
 void hidden_pieces(const HeadChunk& chunk, int64_t begin, int64_t end) {
   by_dtype(chunk.rows.job.dtype, [&](auto x) { hidden_pieces_of<decltype(x)>(chunk, begin, end); });
-}
-
-void hidden_rows(const HeadChunk& chunk, int64_t begin, int64_t end) {
-  by_dtype(chunk.rows.job.dtype, [&](auto x) { hidden_rows_of<decltype(x)>(chunk, begin, end); });
 }
 
 }  // namespace

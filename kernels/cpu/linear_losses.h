@@ -20,7 +20,7 @@ struct HeadChunk {
   float* of_weight;     // [vocab, H] += dL/dweight, or null
   double* of_bias;      // [vocab] += dL/dbias, or null
   float* of_hidden;     // [pieces, num_rows, H] dL/dhidden, or null
-  void* out;            // [.., H] of the job's dtype: where each row's goes
+  float* out;           // [.., H]: where each row's goes
 };
 
 struct LinearLossKernels {

@@ -16,7 +16,7 @@ from rrm_core._triton.logprobs_backward import logits_gradients, replace_named, 
 from rrm_core._triton.losses import Batch, policy_loss, policy_loss_backward, scales, shared_facts
 from rrm_core._triton.product import add_product
 
-IGNORED = -100
+IGNORED = -(2**63)  # nobody's label
 
 
 @triton.jit(do_not_specialize=["first_row", "last_row", "vocab", "row_blocks"])
@@ -145,4 +145,4 @@ def linear_policy_loss(
     if entropy_coef != 0.0:
         loss = loss - entropy_coef * (entropy.double() * tokens.scale).sum().float()
     grad_hidden = grad_hidden.view(hidden.shape) if need_hidden else grad_hidden
-    return loss, *metrics, mean, logprob.view(token_ids.shape), grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), grad_bias
+    return loss, *metrics, mean, logprob.view(token_ids.shape), grad_hidden, grad_weight, grad_bias

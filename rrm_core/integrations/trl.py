@@ -55,7 +55,6 @@ def patch_trl() -> TrlPatch:
     What stays TRL's own:
         log-probabilities: heads that are asked for more than log_probs and entropy (SFT's and DPO's metrics), a logit scale that is not
             positive, parameters that DeepSpeed ZeRO-3 has partitioned, devices without a native body.
-        advantages: those of a subclass that computes rewards on its own.
         loss: sapo and vespo, a beta with use_bias_correction_kl (the default), adaptive entropy, cispo with epsilon_high < 1, a delta of at
             most 1 + epsilon_high, subclasses with a loss of their own.
 
@@ -109,8 +108,6 @@ def _replacements() -> list[Replacement]:
         (RLOOTrainer, trl_advantages.of_rloo, _choose(lambda _: True, trl_loss.of_rloo)),
     ):
         methods: dict[str, Callable[[Method], Method]] = {
-            "_calculate_rewards": trl_advantages.remember("rewards"),
-            "_get_per_token_logps_and_entropies": trl_advantages.remember("logprobs"),
             "_generate_and_score_completions": trl_advantages.overwrite(advantages),
             "_compute_loss": loss,
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +12,6 @@ from torch import Tensor
 from rrm_core.advantages import group_advantages, whiten_tokens
 
 Method = Callable[..., Any]
-_SEEN = "_rrm_seen"  # on the trainer, while it generates: what its methods returned
 
 # multi_objective_aggregation, scale_rewards -> estimator, std
 _ESTIMATORS = {
@@ -24,19 +24,29 @@ _ESTIMATORS = {
 }
 
 
-def remember(name: str) -> Callable[[Method], Method]:
-    def wrap(original: Method) -> Method:
-        @functools.wraps(original)
-        def method(self: Any, *args: Any, **options: Any) -> Any:
-            result = original(self, *args, **options)
-            seen = vars(self).get(_SEEN)
-            if seen is not None:
-                seen[name].append(result)
-            return result
+@contextmanager
+def recording(trainer: Any, **methods: str) -> Iterator[dict[str, list[Any]]]:
+    """What the trainer's methods return meanwhile, whichever subclass's they are."""
+    seen: dict[str, list[Any]] = {name: [] for name in methods}
 
-        return method
+    def recorded(method: Method, results: list[Any]) -> Method:
+        @functools.wraps(method)
+        def record(*args: Any, **options: Any) -> Any:
+            results.append(method(*args, **options))
+            return results[-1]
 
-    return wrap
+        return record
+
+    own = vars(trainer)
+    before = {method: own[method] for method in methods.values() if method in own}
+    for name, method in methods.items():
+        own[method] = recorded(getattr(trainer, method), seen[name])
+    try:
+        yield seen
+    finally:
+        for method in methods.values():
+            del own[method]
+        own.update(before)
 
 
 def overwrite(advantages_of: Callable[[Any, dict[str, Any], dict[str, list[Any]]], Tensor | None]) -> Callable[[Method], Method]:
@@ -45,12 +55,8 @@ def overwrite(advantages_of: Callable[[Any, dict[str, Any], dict[str, list[Any]]
     def wrap(original: Method) -> Method:
         @functools.wraps(original)
         def method(self: Any, inputs: Any) -> Any:
-            seen: dict[str, list[Any]] = {"rewards": [], "logprobs": []}
-            setattr(self, _SEEN, seen)
-            try:
+            with recording(self, rewards="_calculate_rewards", logprobs="_get_per_token_logps_and_entropies") as seen:
                 output = original(self, inputs)
-            finally:
-                delattr(self, _SEEN)
             advantages = advantages_of(self, output, seen) if len(seen["rewards"]) == 1 else None
             if advantages is not None:
                 advantages = advantages.nan_to_num(nan=0.0)

@@ -41,7 +41,7 @@ def check_head(
     require_shape("weight", weight, ("V", hidden.shape[-1]))
     require(weight.shape[0] > 0 and weight.shape[1] > 0, "weight", "at least one row and one column", list(weight.shape))
     if bias is not None:
-        require_tensor("bias", bias, (hidden.dtype, compute_dtype(hidden)), hidden)
+        require_tensor("bias", bias, tuple(dict.fromkeys((hidden.dtype, compute_dtype(hidden)))), hidden)
         require_shape("bias", bias, (weight.shape[0],))
         bias = bias.to(compute_dtype(hidden))
     if rows is None:

@@ -124,6 +124,9 @@ def check_normalizer(normalizer: float | Tensor | None, reduction: int, dtype: t
         require(reduction != REDUCTIONS["constant"], "normalizer", "a number with reduction 'constant'", None)
         return None
     if isinstance(normalizer, Tensor):
+        require_tensor("normalizer", normalizer, (*FLOATS, torch.int32, torch.int64))
         require_shape("normalizer", normalizer, ())
+        if values_readable(normalizer):
+            require(0 < float(normalizer) < torch.inf, "normalizer", "a finite number above 0", normalizer.item())
         return normalizer.detach().to(device, dtype)
     return torch.full((), require_positive("normalizer", normalizer), dtype=dtype, device=device)

@@ -13,7 +13,7 @@ from rrm_core.logprobs import linear_token_logprobs
 from rrm_core.logprobs.inputs import check_head, check_vocab_size, compute_dtype, row_temperatures
 from rrm_core.losses import schema
 from rrm_core.losses.inputs import Behaviour, Options, check_behaviour, check_normalizer, check_options
-from rrm_core.losses.reference_linear import counted_ids, entropy_bonus
+from rrm_core.losses.reference_linear import IGNORED, counted_ids, entropy_bonus
 
 
 class PolicyLossResults(NamedTuple):
@@ -167,10 +167,11 @@ def linear_policy_loss(
         loss, differentiable with respect to hidden, weight and bias; metrics as ``policy_loss``; entropy, its mean over the tokens that count;
         logprob like token_ids, for the next step's ``old_logprob``. Neither has a gradient.
 
-    Work: three products with the head (logits and two gradients) instead of four, and at most 96 tokens' logits in memory; tokens that don't
-    count are not computed. Gradients are formed with the loss, for what requires them, and kept until backward. Where one token's loss asks for
-    another's log probability (ratio "sequence"; rollout "sequence" without old_logprob) it is ``linear_token_logprobs`` and ``policy_loss``
-    with their own gradients: four products. A 16-bit weight's gradient is summed in one float32 copy of it.
+    Work: three products with the head (logits and two gradients) instead of four. On CPU at most 96 tokens' logits are in memory, and tokens that
+    don't count are not computed; on CUDA 2^26 logits, in the plain body all. Gradients are formed with the loss, for what requires them, and
+    kept until backward in float32: 16-bit ones are rounded once, after what comes from above is multiplied in. Where one token's loss asks
+    for another's log probability (ratio "sequence"; rollout "sequence" without old_logprob) it is ``linear_token_logprobs`` and
+    ``policy_loss`` with their own gradients: four products.
 
     Numerics, errors: as ``linear_token_logprobs`` and ``policy_loss``.
     """
@@ -220,7 +221,9 @@ def _in_two_steps(
     ids = counted_ids(token_ids, behaviour.mask, behaviour.cu_seqlens)
     heat = 1.0 if temperature is None else temperature
     rows = hidden.flatten(0, -2)
-    logprob, entropy, _ = linear_token_logprobs(rows, weight, ids, bias=bias, temperature=heat, softcap=softcap, vocab_size=vocab_size, impl=impl)
+    logprob, entropy, _ = linear_token_logprobs(
+        rows, weight, ids, bias=bias, temperature=heat, softcap=softcap, ignore_index=IGNORED, vocab_size=vocab_size, impl=impl
+    )
     logprob, entropy = logprob.view(token_ids.shape), entropy.view(token_ids.shape)
     found = PolicyLossResults(*schema.policy_loss.body(impl, logprob)(logprob, *behaviour, normalizer, *options)[:6])
     bonus, mean = entropy_bonus(entropy, behaviour.mask, behaviour.cu_seqlens, normalizer, options.reduction)

@@ -60,7 +60,10 @@ def kl_divergence(difference: Tensor, kl: int) -> Tensor:
         d = difference.clamp(-0.3, 0.3)
         series = d * d * (1 / 2 - d * (1 / 6 - d * (1 / 24 - d * (1 / 120 - d * (1 / 720 - d * (1 / 5040 - d / 40320))))))
         k3 = torch.where(difference.abs() < 0.3, series, k3)
-    return k3 if kl == KLS["k3"] else k3.detach() + (k2 - k2.detach())
+    if kl == KLS["k3"]:
+        return k3
+    finite = difference.masked_fill(difference.isinf(), 0.0)
+    return k3.detach() + (finite - finite.detach()) * finite.detach()
 
 
 class Terms(NamedTuple):

@@ -14,7 +14,7 @@ from rrm_core.losses.reference import REDUCTIONS, Tokens, denominator, tokens_of
 
 LinearLossResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
-IGNORED = -100
+IGNORED = torch.iinfo(torch.int64).min  # nobody's label
 
 
 def counted_ids(token_ids: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, other: int = IGNORED) -> Tensor:
@@ -76,7 +76,7 @@ def linear_policy_loss(
 
 
 def linear_policy_loss_with_gradients(hidden: Tensor, weight: Tensor, token_ids: Tensor, *rest: Any) -> LinearLossResults:
-    """The same, with those gradients of the loss that are needed, written out."""
+    """The same, with those gradients of the loss that are needed, written out, in the dtype computed with."""
     bias, temperature, softcap, vocab_size, old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob, normalizer, objective = rest[:12]
     *options, entropy_coef, need_hidden, need_weight, need_bias = rest[12:]
     found = linear_policy_loss(hidden, weight, token_ids, *rest)
@@ -89,8 +89,9 @@ def linear_policy_loss_with_gradients(hidden: Tensor, weight: Tensor, token_ids:
     scale = token_scale(tokens, normalizer, options[6])
     of_entropy = torch.nn.functional.pad(-entropy_coef * scale, (0, of_logprob.shape[0] - scale.shape[0])).to(of_logprob.dtype)
     ids, nothing = counted_ids(token_ids, mask, cu_seqlens), torch.zeros_like(of_logprob)
+    wide = logprobs.widen(hidden).reshape(-1, hidden.shape[-1]), logprobs.widen(weight)
     grads = logprobs_backward.linear_token_logprobs_backward(
-        of_logprob, of_entropy, nothing, nothing, nothing, hidden.reshape(-1, hidden.shape[-1]), weight, ids, None, bias, temperature, softcap,
+        of_logprob, of_entropy, nothing, nothing, nothing, *wide, ids, None, bias, temperature, softcap,
         IGNORED, vocab_size, need_hidden, need_weight, need_bias, False,
     )  # fmt: skip
     remaining = iter(grads)

@@ -66,17 +66,17 @@ def _fake_linear_loss(hidden: Tensor, weight: Tensor, token_ids: Tensor, bias: T
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     numbers = [hidden.new_empty((), dtype=dtype) for _ in range(7)]
     grads = [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if need and x is not None else hidden.new_empty(0, dtype=dtype)
-        for x, need in zip((hidden, weight, bias), rest[-3:], strict=True)
+        hidden.new_empty(x.shape if need and x is not None else (0,), dtype=dtype) for x, need in zip((hidden, weight, bias), rest[-3:], strict=True)
     ]
     return *numbers, hidden.new_empty(token_ids.shape, dtype=dtype), *grads
 
 
-# inputs: what the gradients are of. Not read; the results depend on them, and refuse to be differentiated.
+# gradients: in the dtype computed with, so that they are rounded once. inputs: what they are of; the results depend on them, and refuse to be
+# differentiated.
 linear_policy_loss_backward = define_op(
     "linear_policy_loss_backward(Tensor grad_loss, Tensor[] gradients, Tensor[] inputs) -> Tensor[]",
-    lambda grad_loss, gradients, inputs: [gradient * grad_loss for gradient in gradients],
-    lambda grad_loss, gradients, inputs: [torch.empty_like(gradient) for gradient in gradients],
+    lambda grad_loss, gradients, inputs: [(g * grad_loss).to(x.dtype) for g, x in zip(gradients, inputs, strict=True)],
+    lambda grad_loss, gradients, inputs: [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs],
 )
 
 
@@ -86,12 +86,24 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.save_for_backward(*output[8:], *(inputs[i] for i in (0, 1, 3)))
 
 
+def _is_one(grad: Tensor) -> bool:
+    """Whether it is 1 and can be seen to be."""
+    if type(grad) is not Tensor or grad.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    try:
+        return float(grad) == 1.0
+    except RuntimeError:  # a batch of them
+        return False
+
+
 def _scaled(ctx: Any, grad: Tensor, *metrics: Tensor) -> tuple[Any, ...]:
-    """The gradients times that of the loss; themselves where that is 1 and can be seen to be: they are as large as the head."""
+    """The gradients times that of the loss; themselves where nobody would see the difference: they are as large as the head."""
+    saved = ctx.saved_tensors
     need = [ctx.needs_input_grad[i] and formed for i, formed in zip((0, 1, 3), ctx.formed, strict=True)]
-    gradients, inputs = ([x for x, needed in zip(some, need, strict=True) if needed] for some in (ctx.saved_tensors[:3], ctx.saved_tensors[3:]))
-    readable = type(grad) is Tensor and grad.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_grad_enabled()
-    if not (readable and float(grad) == 1.0):
+    gradients, inputs = ([x for x, needed in zip(some, need, strict=True) if needed] for some in (saved[:3], saved[3:]))
+    once = not torch.is_grad_enabled() and not torch._C._autograd._get_current_graph_task_keep_graph()
+    rounded = all(g.dtype == x.dtype for g, x in zip(gradients, inputs, strict=True))
+    if not (once and rounded and _is_one(grad)):
         gradients = linear_policy_loss_backward(grad, gradients, inputs)
     remaining = iter(gradients)
     of_hidden, of_weight, of_bias = (next(remaining) if needed else None for needed in need)

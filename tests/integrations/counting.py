@@ -13,7 +13,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from rrm_core.integrations import trl, trl_advantages, trl_loss
 
 TRAINERS = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}
-METHODS = ("_calculate_rewards", "_get_per_token_logps_and_entropies", "_generate_and_score_completions", "_compute_loss")
+METHODS = ("_generate_and_score_completions", "_compute_loss")
 SEAMS = [(utils, "_ChunkedLogProbFunction"), (utils, "_use_triton"), *((owner, name) for owner in TRAINERS.values() for name in METHODS)]
 
 

@@ -147,20 +147,27 @@ def test_only_tokens_of_completions_are_scored(monkeypatch):
     assert calls["rows"] == 8 * steps(trainer, "completions/mean_length")[0]
 
 
-def test_a_subclass_that_computes_rewards_on_its_own_keeps_its_advantages(monkeypatch):
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("extends", [False, True])
+def test_rewards_are_a_subclass_s_own(kind, extends, monkeypatch):
     def base(trainer):
         class Own(watched(trainer)):
-            def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-                return torch.arange(len(prompts)).unsqueeze(1).float()
+            def _calculate_rewards(self, inputs, *rest):
+                places = torch.arange(len(inputs)).unsqueeze(1).float()
+                return super()._calculate_rewards(inputs, *rest) - 10 * places**2 if extends else places**2
 
         return Own
 
-    calls = count_calls(monkeypatch)
-    with patch_trl():
-        trainer = make_trainer("grpo", base=base, max_steps=1)
-        trainer.train()
-    assert calls["group_advantages"] == 0
-    assert trainer.given[0].abs().max() > 0.1
+    calls, given = count_calls(monkeypatch), []
+    for patched in (True, False):
+        with patch_trl() if patched else nullcontext():
+            trainer = make_trainer(kind, base=base, max_steps=1)
+            trainer.train()
+        given.append(trainer.given[0])
+    assert calls["group_advantages"] == 1
+    assert given[0].abs().max() > 0.1
+    torch.testing.assert_close(*given, rtol=1e-4, atol=1e-5)
+    assert not vars(trainer).keys() & {"_calculate_rewards", "_get_per_token_logps_and_entropies"}
 
 
 def test_everything_comes_back():

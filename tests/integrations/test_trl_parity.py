@@ -240,13 +240,15 @@ def test_every_rank_takes_its_own_rows():
         def __init__(self):
             self._logs = {"advantages": deque([NAN] * 8, maxlen=8)}
 
-        @trl_advantages.remember("rewards")
-        def score(self):
+        def _calculate_rewards(self):
             return everyone
+
+        def _get_per_token_logps_and_entropies(self):
+            raise AssertionError
 
         @trl_advantages.overwrite(lambda trainer, output, seen: seen["rewards"][0])
         def generate(self, inputs):
-            self.score()
+            self._calculate_rewards()
             return {"advantages": torch.zeros(4)}
 
     trainer = Trainer()

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from rrm_core import LinearPolicyLoss, linear_policy_loss, linear_token_logprobs, policy_loss
 from rrm_core.losses.reference import REDUCTIONS
@@ -123,6 +124,71 @@ def test_what_comes_from_above_scales_the_gradients(impl):
     for a, b, c in zip(*twice, strict=True):
         torch.testing.assert_close(a, c)
         torch.testing.assert_close(b, 2 * a)
+
+
+@pytest.mark.cpu
+def test_what_comes_from_above_is_multiplied_in_before_rounding(impl):
+    """Scaled losses of float16, whose small gradients it could not hold."""
+    h, w, ids, (old, _, _), advantages, mask = sample(dtype=torch.float16)
+    scale, old, advantages = 65536.0, old.double(), 1e-3 * advantages.double()
+
+    def run(dtype, body):
+        leaves = [x.to(dtype).requires_grad_() for x in (h, w)]
+        got = linear_policy_loss(*leaves, ids, old, advantages, mask, impl=body)
+        return [g.double() / scale for g in torch.autograd.grad(got.loss * scale, leaves)]
+
+    for got, exact in zip(run(torch.float16, impl), run(torch.float64, "reference"), strict=True):
+        assert (got - exact).norm() < 1e-3 * exact.norm()
+
+
+@pytest.mark.cpu
+def test_backward_as_often_as_wanted(impl):
+    h, w, ids, (old, _, _), advantages, mask = sample()
+    leaf, head = h.flatten(0, 1).clone().requires_grad_(), w.clone().requires_grad_()
+
+    def loss():
+        return linear_policy_loss(leaf.view(h.shape), head, ids, old, advantages, mask, impl=impl).loss
+
+    kept = loss()
+    for times in (1, 2, 3):
+        kept.backward(retain_graph=True)
+        torch.testing.assert_close(leaf.grad, times * torch.autograd.grad(loss(), leaf)[0])
+    (first,) = torch.autograd.grad(kept, head, retain_graph=True)
+    expected = first.clone()
+    first.zero_()
+    assert same_bits(torch.autograd.grad(kept, head)[0], expected)
+
+
+@pytest.mark.cpu
+def test_checkpointed_and_batched_backward(impl):
+    h, w, ids, (old, _, _), advantages, mask = sample()
+    leaves = [x.clone().requires_grad_() for x in (h, w)]
+
+    def loss(*inputs):
+        return linear_policy_loss(*inputs, ids, old, advantages, mask, impl=impl).loss
+
+    expected = torch.autograd.grad(loss(*leaves), leaves)
+    again = torch.autograd.grad(checkpoint(loss, *leaves, use_reentrant=False), leaves)
+    batched = torch.autograd.grad(loss(*leaves), leaves, grad_outputs=torch.tensor([1.0, -2.0]), is_grads_batched=True)
+    for a, b, c in zip(expected, again, batched, strict=True):
+        torch.testing.assert_close(b, a)
+        torch.testing.assert_close(c, torch.stack([a, -2 * a]))
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_compiled_ids_out_of_range_are_nan_the_usual_label_of_nothing_too(impl, ratio):
+    torch._dynamo.reset()
+    h, w, ids, (old, _, _), advantages, mask = sample()
+    places = mask.nonzero()[:3]
+    for place, bad in zip(places, (-100, -1, w.shape[0]), strict=True):
+        ids[tuple(place)] = bad
+
+    def run(i):
+        return linear_policy_loss(h, w, i, old, advantages, mask, ratio=ratio, impl=impl)
+
+    got = torch.compile(run, fullgraph=True, backend="aot_eager")(ids)
+    assert got.loss.isnan()
+    assert got.logprob.isnan().nonzero().tolist() == places.tolist()
 
 
 @pytest.mark.native

@@ -266,6 +266,8 @@ def test_the_module_holds_options(impl):
         ({"reduction": "mean"}, "reduction: expected 'token_mean' or .*, got 'mean'"),
         ({"reduction": "constant"}, "normalizer: expected a number with reduction 'constant', got None"),
         ({"normalizer": 0.0}, "normalizer: expected a finite number above 0, got 0.0"),
+        ({"normalizer": torch.tensor(-3)}, "normalizer: expected a finite number above 0, got -3"),
+        ({"normalizer": torch.tensor(float("nan"))}, "normalizer: expected a finite number above 0, got nan"),
         ({"normalizer": torch.ones(1)}, r"normalizer: expected shape \[\], got \[1\]"),
         ({"clip": (-0.1, 0.2)}, "clip: expected a finite number of at least 0, got -0.1"),
         ({"dual_clip": 1.0}, "dual_clip: expected a number above 1, got 1.0"),
@@ -287,6 +289,7 @@ def test_bad_values(change, message):
         ({"logprob": [0.0]}, "logprob: expected a tensor, got list"),
         ({"mask": torch.ones(2, 3)}, "mask: expected bool, got torch.float32"),
         ({"advantages": torch.zeros(2, dtype=torch.int64)}, "advantages: expected float32 or .*, got torch.int64"),
+        ({"normalizer": torch.tensor(True)}, "normalizer: expected float32 or .*, got torch.bool"),
         ({"kl_coef": "0.1"}, "kl_coef: expected a number, got str"),
     ],
 )
