@@ -90,10 +90,7 @@ def _is_one(grad: Tensor) -> bool:
     """Whether it is 1 and can be seen to be."""
     if type(grad) is not Tensor or grad.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    try:
-        return float(grad) == 1.0
-    except RuntimeError:  # a batch of them
-        return False
+    return float(grad) == 1.0
 
 
 def _scaled(ctx: Any, grad: Tensor, *metrics: Tensor) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from rrm_core import linear_policy_loss
 from rrm_core.testing import assert_within_contract, random_head, random_ids, random_logits
 from tests.losses.oracle import NAN, plain
 
-ORDERS = 8  # of summation
+ORDERS = 16  # of summation
 INTERPRETED = "tests.triton_bodies" in sys.modules  # seconds a thousand products
 ROWS, LENGTH, HIDDEN, VOCAB = (3, 24, 20, 150) if INTERPRETED else (4, 45, 40, 700)
 
