@@ -79,12 +79,13 @@ inline bool all_count(const LossJob& job, int64_t first) {
   return std::memcmp(job.mask + first, ones, sizeof ones) == 0;
 }
 
-// The jobs most asked for, which the compiler then knows: PPO of token ratios with old log probabilities and no rollout's; and with the divergence
-// k3.
+// The jobs most asked for, which the compiler then knows: PPO of token ratios with old log probabilities and no rollout's, dual clip or clamp; and
+// with the divergence k3.
 enum class Kind { kAny, kClipped, kClippedK3 };
 
 Kind kind_of(const LossJob& job) {
-  if (job.objective != Objective::kPpo || job.sequence_ratio || !job.old || job.rollout) return Kind::kAny;
+  const bool bounded = job.dual_clip < kInfinity || job.clamp < kInfinity;
+  if (job.objective != Objective::kPpo || job.sequence_ratio || !job.old || job.rollout || bounded) return Kind::kAny;
   if (!job.reference) return Kind::kClipped;
   return job.divergence == Divergence::kK3 ? Kind::kClippedK3 : Kind::kAny;
 }
@@ -124,11 +125,12 @@ inline void terms_of(const LossJob& job, const Tokens (&tokens)[N], const Shared
     x[i] = tokens[i](job.logprob);
     old[i] = has_old ? tokens[i](job.old) : x[i];
     away[i] = has_reference ? x[i] - tokens[i](job.reference) : Vec{};
-    const Vec log_ratio = x[i] - old[i];
-    outside[i] = (log_ratio > job.clamp) | (log_ratio < -job.clamp);
-    powers[0][i] = either(log_ratio > job.clamp, splat(job.clamp), log_ratio);
-    powers[0][i] = either(powers[0][i] < -job.clamp, splat(-job.clamp), powers[0][i]);
+    powers[0][i] = x[i] - old[i];
     powers[1][i] = -away[i];
+    if (!kAny) continue;
+    outside[i] = (powers[0][i] > job.clamp) | (powers[0][i] < -job.clamp);
+    powers[0][i] = either(powers[0][i] > job.clamp, splat(job.clamp), powers[0][i]);
+    powers[0][i] = either(powers[0][i] < -job.clamp, splat(-job.clamp), powers[0][i]);
   }
   for (int k = 0; k < 2; ++k)
     if (takes_exponential[k]) exponentials(powers[k], exponential_of[k]);
@@ -142,11 +144,13 @@ inline void terms_of(const LossJob& job, const Tokens (&tokens)[N], const Shared
       const IntVec is_clipped = (clipped < plain);
       t.loss = -either(is_clipped, clipped, plain);
       t.slope = either(is_clipped, Vec{}, -plain);
-      const Vec most = -job.dual_clip * t.advantage;
-      const IntVec capped = (t.advantage < 0.0f) & (t.loss > most);
-      t.loss = either(capped, most, t.loss);
-      t.slope = either(capped, Vec{}, t.slope);
-      if (token_ratio) t.slope = either(outside[i], Vec{}, t.slope);
+      if (kAny) {
+        const Vec most = -job.dual_clip * t.advantage;
+        const IntVec capped = (t.advantage < 0.0f) & (t.loss > most);
+        t.loss = either(capped, most, t.loss);
+        t.slope = either(capped, Vec{}, t.slope);
+        if (token_ratio) t.slope = either(outside[i], Vec{}, t.slope);
+      }
     } else {
       const Vec factor = objective == Objective::kCispo ? bounded * t.advantage : t.advantage;
       t.loss = -factor * x[i];
@@ -249,10 +253,12 @@ void sequence_sums(const LossJob& job, int64_t begin, int64_t end) {
 
 template <Kind kKind>
 void loss_sums_of(const LossJob& job, int64_t begin, int64_t end) {
-  const Vec none{}, one = splat(1.0f);
+  const Vec one = splat(1.0f);
+  const bool clips = job.objective != Objective::kReinforce;
   for (int64_t b = begin; b < end; ++b) {
-    Sums<7> found;
+    Sums<5> found;
     Vec largest{};
+    IntVec low{}, high{};  // less how many; tokens that don't count have no advantage
     for_tokens(
         job, b,
         [&]<class Tokens, int N>(const Tokens(&tokens)[N], const Shared& shared, int64_t) {
@@ -260,18 +266,12 @@ void loss_sums_of(const LossJob& job, int64_t begin, int64_t end) {
           terms_of<kKind>(job, tokens, shared, terms);
           for (int i = 0; i < N; ++i) {
             const Term& t = terms[i];
-            const Vec parts[] = {one,
-                                 job.kl_coef != 0.0f ? t.loss + job.kl_coef * t.divergence : t.loss,
-                                 t.divergence,
-                                 t.ratio,
-                                 either((t.ratio < job.clip_low) & (t.advantage < 0.0f), one, none),
-                                 either((t.ratio > job.clip_high) & (t.advantage > 0.0f), one, none),
-                                 t.slope};
-            for (int k = 0; k < 7; ++k) found.some[k] += tokens[i].counted(parts[k]);
+            const Vec parts[] = {one, job.kl_coef != 0.0f ? t.loss + job.kl_coef * t.divergence : t.loss, t.divergence, t.ratio, t.slope};
+            for (int k = 0; k < (kKind == Kind::kAny ? 5 : 4); ++k) found.some[k] += tokens[i].counted(parts[k]);
             found.step();
-            const Vec seen = tokens[i].counted(t.ratio);
-            largest = either(seen > largest, seen, largest);
-            largest = either(seen != seen, seen, largest);
+            low += (t.ratio < job.clip_low) & (t.advantage < 0.0f);
+            high += (t.ratio > job.clip_high) & (t.advantage > 0.0f);
+            largest = maximum(largest, tokens[i].counted(t.ratio));
           }
         },
         [](const Some&) {});
@@ -281,12 +281,14 @@ void loss_sums_of(const LossJob& job, int64_t begin, int64_t end) {
     sums.loss = found.of(1);
     sums.divergence = found.of(2);
     sums.ratio = found.of(3);
-    sums.low = job.objective == Objective::kReinforce ? 0.0 : found.of(4);
-    sums.high = job.objective == Objective::kReinforce ? 0.0 : found.of(5);
-    sums.gradient = found.of(6);
-    sums.largest_ratio = 0.0f;
-    for (int i = 0; i < kLanes; ++i)
-      sums.largest_ratio = largest[i] > sums.largest_ratio || largest[i] != largest[i] ? largest[i] : sums.largest_ratio;
+    sums.gradient = found.of(4);
+    sums.low = sums.high = 0.0;
+    sums.largest_ratio = sums.ratio == sums.ratio ? 0.0f : __builtin_nanf("");
+    for (int i = 0; i < kLanes; ++i) {
+      sums.low -= clips ? low[i] : 0;
+      sums.high -= clips ? high[i] : 0;
+      sums.largest_ratio = largest[i] > sums.largest_ratio ? largest[i] : sums.largest_ratio;
+    }
   }
 }
 
