@@ -76,7 +76,8 @@ inline Sizes with(Sizes sizes, int64_t last) {
 
 // Memory this large comes fresh from the system, page by page as it is first written; in pages of 2 MB where the system grants them on request, that
 // takes a quarter of the time.
-constexpr int64_t kHugePage = int64_t{1} << 21, kWorthHugePages = 2 * kHugePage;
+constexpr int64_t kHugePage = int64_t{1} << 21;
+constexpr int64_t kWorthHugePages = 2 * kHugePage;
 
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__)
@@ -100,7 +101,9 @@ inline Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType type) {
 }
 
 inline Tensor zeros(const Tensor& like, const Sizes& sizes, ScalarType type) {
-  return torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
+  const Tensor t = torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), type);
+  ask_for_huge_pages(t.mutable_data_ptr(), t.numel() * static_cast<int64_t>(t.element_size()));
+  return t;
 }
 
 // A result, NaN (0 for integers) until a kernel writes it.

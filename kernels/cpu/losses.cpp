@@ -313,20 +313,21 @@ void gradients_of(const LossJob& job, int64_t begin, int64_t end) {
   }
 }
 
+template <class F>
+void by_kind(const LossJob& job, const F& f) {
+  switch (kind_of(job)) {
+    case Kind::kAny: return f.template operator()<Kind::kAny>();
+    case Kind::kClipped: return f.template operator()<Kind::kClipped>();
+    case Kind::kClippedK3: return f.template operator()<Kind::kClippedK3>();
+  }
+}
+
 void loss_sums(const LossJob& job, int64_t begin, int64_t end) {
-  const Kind kind = kind_of(job);
-  if (kind == Kind::kClippedK3)
-    loss_sums_of<Kind::kClippedK3>(job, begin, end);
-  else
-    kind == Kind::kClipped ? loss_sums_of<Kind::kClipped>(job, begin, end) : loss_sums_of<Kind::kAny>(job, begin, end);
+  by_kind(job, [&]<Kind kKind> { loss_sums_of<kKind>(job, begin, end); });
 }
 
 void gradients(const LossJob& job, int64_t begin, int64_t end) {
-  const Kind kind = kind_of(job);
-  if (kind == Kind::kClippedK3)
-    gradients_of<Kind::kClippedK3>(job, begin, end);
-  else
-    kind == Kind::kClipped ? gradients_of<Kind::kClipped>(job, begin, end) : gradients_of<Kind::kAny>(job, begin, end);
+  by_kind(job, [&]<Kind kKind> { gradients_of<kKind>(job, begin, end); });
 }
 
 }  // namespace

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from rrm_core._validate import FLOATS, require, require_positive, require_shape, require_tensor, values_readable
-from rrm_core.losses.reference import KLS, OBJECTIVES, REDUCTIONS
-
-
-class Behaviour(NamedTuple):
-    """Of every token or sequence, as the ops take it."""
-
-    old_logprob: Tensor | None
-    advantages: Tensor
-    mask: Tensor | None
-    cu_seqlens: Tensor | None
-    ref_logprob: Tensor | None
-    rollout_logprob: Tensor | None
-
-
-class Options(NamedTuple):
-    """The numbers among an op's arguments, in the schema's order."""
-
-    objective: int
-    sequence_ratio: bool
-    clip_low: float
-    clip_high: float
-    dual_clip: float | None
-    log_ratio_clamp: float | None
-    kl_coef: float
-    kl: int
-    reduction: int
-    rollout_clip: float
-    sequence_rollout: bool
+from rrm_core._validate import FLOATS, require, require_choice, require_positive, require_shape, require_tensor, values_readable
+from rrm_core.losses.reference import KLS, OBJECTIVES, REDUCTIONS, Behaviour, Options
 
 
 def _choice(name: str, value: str, among: dict[str, int]) -> int:
-    require(value in among, name, " or ".join(map(repr, among)), repr(value))
+    require_choice(name, value, among)
     return among[value]
 
 
 def _level(name: str, value: str) -> bool:
-    require(value in ("token", "sequence"), name, "'token' or 'sequence'", repr(value))
+    require_choice(name, value, ("token", "sequence"))
     return value == "sequence"
 
 

@@ -12,7 +12,8 @@ from rrm_core._validate import FLOATS, require_float32, require_in_range, requir
 from rrm_core.logprobs import linear_token_logprobs
 from rrm_core.logprobs.inputs import check_head, check_vocab_size, compute_dtype, row_temperatures
 from rrm_core.losses import schema
-from rrm_core.losses.inputs import Behaviour, Options, check_behaviour, check_normalizer, check_options
+from rrm_core.losses.inputs import check_behaviour, check_normalizer, check_options
+from rrm_core.losses.reference import Behaviour, Options
 from rrm_core.losses.reference_linear import IGNORED, counted_ids, entropy_bonus
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,39 @@ from torch import Tensor
 OBJECTIVES = {"ppo": 0, "cispo": 1, "reinforce": 2}
 KLS = {"k1": 0, "k2": 1, "k3": 2, "k3_k2": 3}
 REDUCTIONS = {"token_mean": 0, "sequence_mean": 1, "sequence_sum": 2, "constant": 3}
+
+
+class Behaviour(NamedTuple):
+    """Of every token or sequence, as the ops take it."""
+
+    old_logprob: Tensor | None
+    advantages: Tensor
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+    ref_logprob: Tensor | None
+    rollout_logprob: Tensor | None
+
+
+class Options(NamedTuple):
+    """The numbers among an op's arguments, in the schema's order."""
+
+    objective: int
+    sequence_ratio: bool
+    clip_low: float
+    clip_high: float
+    dual_clip: float | None
+    log_ratio_clamp: float | None
+    kl_coef: float
+    kl: int
+    reduction: int
+    rollout_clip: float
+    sequence_rollout: bool
+
+
+def split(arguments: tuple[Any, ...]) -> tuple[Behaviour, Tensor | None, Options]:
+    """What follows the log probabilities in the op's schema; the normaliser lies between."""
+    return Behaviour(*arguments[:6]), arguments[6], Options(*arguments[7:])
+
 
 LossResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -79,20 +112,9 @@ class Terms(NamedTuple):
     away: Tensor | None
 
 
-def terms_of(
-    tokens: Tokens,
-    logprob: Tensor,
-    old_logprob: Tensor | None,
-    advantages: Tensor,
-    ref_logprob: Tensor | None,
-    rollout_logprob: Tensor | None,
-    packed: bool,
-    sequence_ratio: bool,
-    clip: tuple[float, float],
-    log_ratio_clamp: float | None,
-    rollout_clip: float,
-    sequence_rollout: bool,
-) -> Terms:
+def terms_of(tokens: Tokens, logprob: Tensor, behaviour: Behaviour, options: Options) -> Terms:
+    old_logprob, advantages, _, cu_seqlens, ref_logprob, rollout_logprob = behaviour
+    clamp = options.log_ratio_clamp
     hidden, row = ~tokens.counted, tokens.row
     dtype = torch.promote_types(logprob.dtype, torch.float32)
 
@@ -101,18 +123,18 @@ def terms_of(
 
     x = of_tokens(logprob)
     old = x.detach() if old_logprob is None else of_tokens(old_logprob)
-    per_row = advantages.dim() < logprob.dim() or (packed and advantages.shape[0] == tokens.rows)
+    per_row = advantages.dim() < logprob.dim() or (cu_seqlens is not None and advantages.shape[0] == tokens.rows)
     advantage = of_tokens(advantages.to(dtype)[row] if per_row else advantages)
     log_ratio = x - old
-    if sequence_ratio:
+    if options.sequence_ratio:
         log_ratio = (tokens.sums(log_ratio) / tokens.size.clamp(min=1))[row].to(dtype)
-    ratio = (log_ratio if log_ratio_clamp is None else log_ratio.clamp(-log_ratio_clamp, log_ratio_clamp)).exp()
+    ratio = (log_ratio if clamp is None else log_ratio.clamp(-clamp, clamp)).exp()
     weight = torch.ones_like(x)
     if rollout_logprob is not None:
         mismatch = old - of_tokens(rollout_logprob)
-        weight = (tokens.sums(mismatch)[row].to(dtype) if sequence_rollout else mismatch).exp().clamp(max=rollout_clip)
+        weight = (tokens.sums(mismatch)[row].to(dtype) if options.sequence_rollout else mismatch).exp().clamp(max=options.rollout_clip)
     away = None if ref_logprob is None else x - of_tokens(ref_logprob)
-    return Terms(x, advantage, log_ratio, ratio, ratio.clamp(1 - clip[0], 1 + clip[1]), weight, away)
+    return Terms(x, advantage, log_ratio, ratio, ratio.clamp(1 - options.clip_low, 1 + options.clip_high), weight, away)
 
 
 def denominator(tokens: Tokens, normalizer: Tensor | None, reduction: int) -> Tensor:
@@ -121,53 +143,39 @@ def denominator(tokens: Tokens, normalizer: Tensor | None, reduction: int) -> Te
     return normalizer.double()
 
 
-def policy_loss(
-    logprob: Tensor,
-    old_logprob: Tensor | None,
-    advantages: Tensor,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    ref_logprob: Tensor | None,
-    rollout_logprob: Tensor | None,
-    normalizer: Tensor | None,
-    objective: int,
-    sequence_ratio: bool,
-    clip_low: float,
-    clip_high: float,
-    dual_clip: float | None,
-    log_ratio_clamp: float | None,
-    kl_coef: float,
-    kl: int,
-    reduction: int,
-    rollout_clip: float,
-    sequence_rollout: bool,
-) -> LossResults:
+def token_scale(tokens: Tokens, normalizer: Tensor | None, reduction: int) -> Tensor:
+    """What each token's loss is multiplied with [M], float64; 0 where it doesn't count."""
+    scale = 1.0 / denominator(tokens, normalizer, reduction).expand(tokens.rows)
+    if reduction == REDUCTIONS["sequence_mean"]:
+        scale = scale / tokens.size.clamp(min=1)
+    return scale[tokens.row].masked_fill(~tokens.counted, 0.0)
+
+
+def policy_loss(logprob: Tensor, *arguments: Any) -> LossResults:
     """(loss, kl, clip_fraction_low, clip_fraction_high, ratio_mean, ratio_max, what backward starts from: nothing here)."""
-    tokens = tokens_of(logprob, mask, cu_seqlens)
-    t = terms_of(
-        tokens, logprob, old_logprob, advantages, ref_logprob, rollout_logprob, cu_seqlens is not None, sequence_ratio, (clip_low, clip_high),
-        log_ratio_clamp, rollout_clip, sequence_rollout,
-    )  # fmt: skip
-    if objective == OBJECTIVES["ppo"]:
+    behaviour, normalizer, o = split(arguments)
+    tokens = tokens_of(logprob, behaviour.mask, behaviour.cu_seqlens)
+    t = terms_of(tokens, logprob, behaviour, o)
+    if o.objective == OBJECTIVES["ppo"]:
         per_token = -torch.minimum(t.ratio * t.advantage, t.clipped * t.advantage)
-        if dual_clip is not None:
-            per_token = torch.where(t.advantage < 0, torch.minimum(per_token, -dual_clip * t.advantage), per_token)
-    elif objective == OBJECTIVES["cispo"]:
+        if o.dual_clip is not None:
+            per_token = torch.where(t.advantage < 0, torch.minimum(per_token, -o.dual_clip * t.advantage), per_token)
+    elif o.objective == OBJECTIVES["cispo"]:
         per_token = -t.clipped.detach() * t.advantage * t.x
     else:
         per_token = -t.advantage * t.x
     per_token = per_token * t.weight
-    divergence = torch.zeros_like(t.x) if t.away is None else kl_divergence(t.away, kl)
-    if t.away is not None and kl_coef != 0.0:
-        per_token = per_token + kl_coef * divergence
+    divergence = torch.zeros_like(t.x) if t.away is None else kl_divergence(t.away, o.kl)
+    if t.away is not None and o.kl_coef != 0.0:
+        per_token = per_token + o.kl_coef * divergence
 
     per_sequence = tokens.sums(per_token)
-    if reduction == REDUCTIONS["sequence_mean"]:
+    if o.reduction == REDUCTIONS["sequence_mean"]:
         per_sequence = per_sequence / tokens.size.clamp(min=1)
-    loss = (per_sequence.sum() / denominator(tokens, normalizer, reduction)).to(t.x.dtype)
+    loss = (per_sequence.sum() / denominator(tokens, normalizer, o.reduction)).to(t.x.dtype)
 
-    clips = objective != OBJECTIVES["reinforce"]
-    low, high = (t.ratio < 1 - clip_low) & (t.advantage < 0), (t.ratio > 1 + clip_high) & (t.advantage > 0)
+    clips = o.objective != OBJECTIVES["reinforce"]
+    low, high = (t.ratio < 1 - o.clip_low) & (t.advantage < 0), (t.ratio > 1 + o.clip_high) & (t.advantage > 0)
     low, high = ((tokens.mean((side & clips).to(t.x.dtype))).detach() for side in (low, high))
     largest = t.ratio.masked_fill(~tokens.counted, 0.0).amax() if t.ratio.numel() else t.ratio.new_zeros(())
     facts = t.x.new_zeros(tokens.rows, 4, dtype=torch.float64)

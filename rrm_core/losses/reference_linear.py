@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from rrm_core.logprobs import reference as logprobs
 from rrm_core.logprobs import reference_backward as logprobs_backward
 from rrm_core.losses import reference, reference_backward
-from rrm_core.losses.reference import REDUCTIONS, Tokens, denominator, tokens_of
+from rrm_core.losses.reference import Behaviour, Options, split, token_scale, tokens_of
 
 LinearLossResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -24,14 +24,6 @@ def counted_ids(token_ids: Tensor, mask: Tensor | None, cu_seqlens: Tensor | Non
     return torch.where(counted, token_ids.flatten(), other)
 
 
-def token_scale(tokens: Tokens, normalizer: Tensor | None, reduction: int) -> Tensor:
-    """What each token's loss is multiplied with [M], float64; 0 where it doesn't count."""
-    scale = 1.0 / denominator(tokens, normalizer, reduction).expand(tokens.rows)
-    if reduction == REDUCTIONS["sequence_mean"]:
-        scale = scale / tokens.size.clamp(min=1)
-    return scale[tokens.row].masked_fill(~tokens.counted, 0.0)
-
-
 def entropy_bonus(
     entropy: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, normalizer: Tensor | None, reduction: int
 ) -> tuple[Tensor, Tensor]:
@@ -41,59 +33,67 @@ def entropy_bonus(
     return (flat.double() * token_scale(tokens, normalizer, reduction)).sum().to(entropy.dtype), tokens.mean(flat)
 
 
-def linear_policy_loss(
-    hidden: Tensor,
-    weight: Tensor,
-    token_ids: Tensor,
-    bias: Tensor | None,
-    temperature: Tensor | None,
-    softcap: float | None,
-    vocab_size: int,
-    old_logprob: Tensor | None,
-    advantages: Tensor,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    ref_logprob: Tensor | None,
-    rollout_logprob: Tensor | None,
-    normalizer: Tensor | None,
-    objective: int,
-    *rest: Any,
-) -> LinearLossResults:
-    """Under ordinary autograd: no gradients among the results. rest: the other options of ``policy_loss``, entropy_coef, and what is needed."""
-    *options, entropy_coef, _need_hidden, _need_weight, _need_bias = rest
-    ids = counted_ids(token_ids, mask, cu_seqlens)
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    logprob, entropy, _, _ = logprobs.linear_token_logprobs(rows, weight, ids, None, bias, temperature, softcap, IGNORED, vocab_size, True)
-    logprob, entropy = logprob.view(token_ids.shape), entropy.view(token_ids.shape)
-    loss, *metrics, _ = reference.policy_loss(
-        logprob, old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob, normalizer, objective, False, *options
-    )
-    bonus, mean = entropy_bonus(entropy, mask, cu_seqlens, normalizer, options[6])
-    if entropy_coef != 0.0:
-        loss = loss - entropy_coef * bonus
-    nothing = [loss.new_empty(0) for _ in range(3)]
-    return loss, metrics[0], metrics[1], metrics[2], metrics[3], metrics[4], mean.detach(), logprob.detach(), nothing[0], nothing[1], nothing[2]
+class Call(NamedTuple):
+    """The op's arguments."""
+
+    hidden: Tensor
+    weight: Tensor
+    token_ids: Tensor
+    bias: Tensor | None
+    temperature: Tensor | None
+    softcap: float | None
+    vocab_size: int
+    behaviour: Behaviour
+    normalizer: Tensor | None
+    options: Options
+    entropy_coef: float
+    need: tuple[bool, bool, bool]  # gradients of hidden, weight and bias
+
+    @staticmethod
+    def of(arguments: tuple[Any, ...]) -> Call:
+        """There is no ratio of a sequence among the options of this op."""
+        head, loss, (entropy_coef, *need) = arguments[:7], (*arguments[7:15], False, *arguments[15:24]), arguments[24:]
+        return Call(*[*head, *split(loss), entropy_coef, tuple(need)])
+
+    @property
+    def of_head(self) -> tuple[Any, ...]:
+        """What the log-probability ops want after the ids."""
+        return None, self.bias, self.temperature, self.softcap, IGNORED, self.vocab_size
+
+    @property
+    def of_loss(self) -> tuple[Any, ...]:
+        """What the policy loss wants after the log probabilities."""
+        return *self.behaviour, self.normalizer, *self.options
 
 
-def linear_policy_loss_with_gradients(hidden: Tensor, weight: Tensor, token_ids: Tensor, *rest: Any) -> LinearLossResults:
+def linear_policy_loss(*arguments: Any) -> LinearLossResults:
+    """Under ordinary autograd: no gradients among the results."""
+    c = Call.of(arguments)
+    mask, cu_seqlens, shape = c.behaviour.mask, c.behaviour.cu_seqlens, c.token_ids.shape
+    ids = counted_ids(c.token_ids, mask, cu_seqlens)
+    logprob, entropy, _, _ = logprobs.linear_token_logprobs(c.hidden.reshape(-1, c.hidden.shape[-1]), c.weight, ids, *[*c.of_head, True])
+    logprob, entropy = logprob.view(shape), entropy.view(shape)
+    loss, kl, low, high, mean, largest, _ = reference.policy_loss(logprob, *c.of_loss)
+    bonus, mean_entropy = entropy_bonus(entropy, mask, cu_seqlens, c.normalizer, c.options.reduction)
+    if c.entropy_coef != 0.0:
+        loss = loss - c.entropy_coef * bonus
+    nothing = loss.new_empty(0)
+    return loss, kl, low, high, mean, largest, mean_entropy.detach(), logprob.detach(), nothing, nothing.clone(), nothing.clone()
+
+
+def linear_policy_loss_with_gradients(*arguments: Any) -> LinearLossResults:
     """The same, with those gradients of the loss that are needed, written out, in the dtype computed with."""
-    bias, temperature, softcap, vocab_size, old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob, normalizer, objective = rest[:12]
-    *options, entropy_coef, need_hidden, need_weight, need_bias = rest[12:]
-    found = linear_policy_loss(hidden, weight, token_ids, *rest)
-    tokens = tokens_of(token_ids, mask, cu_seqlens)
+    c = Call.of(arguments)
+    found = linear_policy_loss(*arguments)
+    tokens = tokens_of(c.token_ids, c.behaviour.mask, c.behaviour.cu_seqlens)
     logprob, one = found[7], found[0].new_ones(())
-    facts = logprob.new_zeros(tokens.rows, 4, dtype=torch.float64)
-    of_logprob = reference_backward.policy_loss_backward(
-        one, facts, logprob, old_logprob, advantages, mask, cu_seqlens, ref_logprob, rollout_logprob, normalizer, objective, False, *options
-    ).flatten()
-    scale = token_scale(tokens, normalizer, options[6])
-    of_entropy = torch.nn.functional.pad(-entropy_coef * scale, (0, of_logprob.shape[0] - scale.shape[0])).to(of_logprob.dtype)
-    ids, nothing = counted_ids(token_ids, mask, cu_seqlens), torch.zeros_like(of_logprob)
-    wide = logprobs.widen(hidden).reshape(-1, hidden.shape[-1]), logprobs.widen(weight)
-    grads = logprobs_backward.linear_token_logprobs_backward(
-        of_logprob, of_entropy, nothing, nothing, nothing, *wide, ids, None, bias, temperature, softcap,
-        IGNORED, vocab_size, need_hidden, need_weight, need_bias, False,
-    )  # fmt: skip
-    remaining = iter(grads)
-    found_grads = [next(remaining) if need else one.new_empty(0) for need in (need_hidden, need_weight, need_bias and bias is not None)]
-    return *found[:8], found_grads[0].view(hidden.shape) if need_hidden else found_grads[0], found_grads[1], found_grads[2]
+    of_logprob = reference_backward.policy_loss_backward(one, one, logprob, *c.of_loss).flatten()
+    scale = token_scale(tokens, c.normalizer, c.options.reduction)
+    of_entropy = torch.nn.functional.pad(-c.entropy_coef * scale, (0, of_logprob.shape[0] - scale.shape[0])).to(of_logprob.dtype)
+    ids, nothing = counted_ids(c.token_ids, c.behaviour.mask, c.behaviour.cu_seqlens), torch.zeros_like(of_logprob)
+    wide = logprobs.widen(c.hidden).reshape(-1, c.hidden.shape[-1]), logprobs.widen(c.weight)
+    need = (*c.need[:2], c.need[2] and c.bias is not None)
+    head = [*wide, ids, *c.of_head, *need, False]
+    grads = iter(logprobs_backward.linear_token_logprobs_backward(of_logprob, of_entropy, nothing, nothing, nothing, *head))
+    of_hidden, of_weight, of_bias = (next(grads) if needed else one.new_empty(0) for needed in need)
+    return *found[:8], of_hidden.view(c.hidden.shape) if need[0] else of_hidden, of_weight, of_bias

@@ -236,4 +236,6 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
         "kProductColumns": "256",
         "kPadId": "-1",
         "kMaxTables": "4",
+        "kHugePage": "int64_t{1} << 21",
+        "kWorthHugePages": "2 * kHugePage",
     }
