@@ -85,6 +85,10 @@ SAMPLES = {
     "pairwise_counts": None,
     "elo": None,
     "bradley_terry": None,
+    "davidson": None,
+    "pair_scores": None,
+    "power_iteration": None,
+    "resampled_wins": None,
 }
 DIFFERENTIABLE = [name for name in SAMPLES if f"{name}_backward" in OPS]
 CHECKS = [(name, i) for name, samples in SAMPLES.items() for i in range(len(samples or ()))]

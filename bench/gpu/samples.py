@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import OPS
+from rrm_core.tournaments.reference_scores import PAIR_SCORES
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,14 @@ def tournament_samples() -> list[Sample]:
         return ids(matches), ids(matches), zeros(matches), ids(matches), zeros(matches)
 
     def rate(n: int) -> Sample:
-        return Sample("bradley_terry", f"n = {n}", lambda: (zeros(64, n, n), None, 0.1, True, 50, 1e-9), float64=frozenset({"_sweep_kernel"}))
+        return Sample("bradley_terry", f"n = {n}", lambda: (zeros(64, n, n), None, None, 0.1, 1, 50, 1e-9), float64=frozenset({"_sweep_kernel"}))
+
+    def score(kind: str) -> Sample:
+        return Sample("pair_scores", kind, lambda: (zeros(64, n, n), PAIR_SCORES[kind]), float64=frozenset({"_pair_scores_kernel"}))
+
+    def power(n: int) -> Sample:
+        about = frozenset({"_power_iteration_kernel"})
+        return Sample("power_iteration", f"n = {n}", lambda: (zeros(64, n, n), zeros(64, n), zeros(64), 0.15, 1000, 1e-12), float64=about)
 
     count, elo = frozenset({"_count_kernel"}), frozenset({"_elo_kernel"})
     return [
@@ -194,6 +202,14 @@ def tournament_samples() -> list[Sample]:
         Sample("elo", "two orders", lambda: (*columns(), ids(2, matches), problems, n, 4.0, 1000.0, 400.0), float64=elo),
         rate(n),
         rate(64),
+        *(score(kind) for kind in PAIR_SCORES),
+        *(power(n) for n in (n, 64, 1024)),
+        Sample(
+            "resampled_wins",
+            "100 replicates",
+            lambda: (*columns()[:3], zeros(matches), ids(problems + 1), zeros(100, matches, dtype=torch.int32), n),
+            float64=frozenset({"_resampled_kernel"}),
+        ),
     ]
 
 

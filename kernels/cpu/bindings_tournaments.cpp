@@ -1,25 +1,9 @@
 // The tournament ops under the CPU key, with the schemas of rrm_core/tournaments/schema.py.
 #include <memory>
 
-#include "bindings.h"
+#include "bindings_tournaments.h"
 
 namespace {
-
-using DoubleArray = Array<double, ScalarType::Double>;
-using DoubleResult = ResultOf<double, ScalarType::Double>;
-using Int64Result = ResultOf<int64_t, ScalarType::Long>;
-
-// Nanoseconds of work worth a thread of its own.
-constexpr int64_t kThreadTime = 20'000;
-
-template <class Task>
-void share(int64_t tasks, int64_t nanoseconds, const Task& task) {
-  torch::stable::parallel_for(0, tasks, std::max<int64_t>(1, kThreadTime / std::max<int64_t>(1, nanoseconds)), task);
-}
-
-OptionalTensor in_float64(const OptionalTensor& t) {
-  return t && t->scalar_type() != ScalarType::Double ? torch::stable::to(*t, ScalarType::Double) : t;
-}
 
 // The matches of an op, and their grouping by problem along an order of all of them; matches of no problem fall out.
 struct MatchList {
@@ -75,10 +59,6 @@ struct Grouped {
   }
 };
 
-Tensor zeros(const Tensor& like, const Sizes& sizes) {
-  return torch::stable::new_zeros(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), ScalarType::Double);
-}
-
 void count(const Grouped& grouped, int64_t num_problems, Tensor& wins, Tensor* ties) {
   auto* won = static_cast<double*>(wins.mutable_data_ptr());
   auto* tied = ties ? static_cast<double*>(ties->mutable_data_ptr()) : nullptr;
@@ -89,7 +69,7 @@ void count(const Grouped& grouped, int64_t num_problems, Tensor& wins, Tensor* t
 Tensor pairwise_wins(Tensor first, Tensor second, Tensor outcome, OptionalTensor problem, OptionalTensor weight, int64_t num_problems,
                      int64_t num_candidates) {
   const MatchList list(first, second, outcome, problem, weight);
-  Tensor wins = zeros(first, {num_problems, num_candidates, num_candidates});
+  Tensor wins = zeros(first, {num_problems, num_candidates, num_candidates}, ScalarType::Double);
   count(Grouped(list, nullptr, num_problems, num_candidates), num_problems, wins, nullptr);
   return wins;
 }
@@ -98,7 +78,7 @@ std::tuple<Tensor, Tensor> pairwise_counts(Tensor first, Tensor second, Tensor o
                                            int64_t num_problems, int64_t num_candidates) {
   const MatchList list(first, second, outcome, problem, weight);
   const Sizes sizes{num_problems, num_candidates, num_candidates};
-  Tensor wins = zeros(first, sizes), ties = zeros(first, sizes);
+  Tensor wins = zeros(first, sizes, ScalarType::Double), ties = zeros(first, sizes, ScalarType::Double);
   count(Grouped(list, nullptr, num_problems, num_candidates), num_problems, wins, &ties);
   return {wins, ties};
 }
@@ -133,16 +113,16 @@ std::tuple<Tensor, Tensor> elo(Tensor first, Tensor second, Tensor outcome, Opti
   return {rating.tensor, counted.tensor};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> bradley_terry(Tensor wins, OptionalTensor mask, double prior, bool stderr_wanted, int64_t max_iter,
-                                                         double tol) {
-  STD_TORCH_CHECK(wins.dim() == 3 && wins.size(1) == wins.size(2), "wins: expected [B, n, n]");
-  const int64_t batch = wins.size(0), n = wins.size(1);
-  const DoubleArray counts(in_float64(wins), batch * n * n);
+std::tuple<Tensor, Tensor, Tensor, Tensor> bradley_terry(Tensor wins, OptionalTensor ties, OptionalTensor mask, double prior, int64_t errors,
+                                                         int64_t max_iter, double tol) {
+  const int64_t batch = problems_of(wins), n = wins.size(1);
+  STD_TORCH_CHECK(0 <= errors && errors <= 2, "errors: expected 0, 1 or 2");
+  const DoubleArray counts(in_float64(wins), batch * n * n), even(in_float64(ties), batch * n * n);
   const Array<bool, ScalarType::Bool> taking(mask, batch * n);
-  const DoubleResult rating(wins, {batch, n}), error(wins, stderr_wanted ? Sizes{batch, n} : Sizes{0});
+  const DoubleResult rating(wins, {batch, n}), error(wins, errors ? Sizes{batch, n} : Sizes{0});
   const Int64Result status(wins, {batch}), iterations(wins, {batch});
-  const rrm::BradleyTerry job{counts.data, taking.data,    n, prior, tol, max_iter, rating.data, stderr_wanted ? error.data : nullptr,
-                              status.data, iterations.data};
+  const rrm::BradleyTerry job{counts.data, even.data,           taking.data, n,          prior,       tol,
+                              max_iter,    rrm::Errors{errors}, rating.data, error.data, status.data, iterations.data};
   share(batch, 25 * n * n, [&](int64_t begin, int64_t end) {
     const std::unique_ptr<double[]> scratch(new double[rrm::bradley_terry_scratch(n)]);
     rrm::table().tournaments->bradley_terry(job, scratch.get(), begin, end);

@@ -6,16 +6,18 @@
 
 namespace rrm {
 
-#define RRM_DECLARE(isa)                                 \
-  namespace isa {                                        \
-  extern const AdvantageKernels advantages;              \
-  extern const LinearLossKernels linear_losses;          \
-  extern const LogprobKernels logprobs;                  \
-  extern const LogprobBackwardKernels logprobs_backward; \
-  extern const LossKernels losses;                       \
-  extern const TournamentKernels tournaments;            \
+#define RRM_DECLARE(isa)                                    \
+  namespace isa {                                           \
+  extern const AdvantageKernels advantages;                 \
+  extern const LinearLossKernels linear_losses;             \
+  extern const LogprobKernels logprobs;                     \
+  extern const LogprobBackwardKernels logprobs_backward;    \
+  extern const LossKernels losses;                          \
+  extern const TournamentKernels tournaments;               \
+  extern const TournamentRatingKernels tournaments_ratings; \
   }
-#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::linear_losses, &isa::logprobs, &isa::logprobs_backward, &isa::losses, &isa::tournaments}
+#define RRM_TABLE(name, isa) \
+  {name, &isa::advantages, &isa::linear_losses, &isa::logprobs, &isa::logprobs_backward, &isa::losses, &isa::tournaments, &isa::tournaments_ratings}
 
 RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)

@@ -73,25 +73,6 @@ void elo(const Matches& m, const Elo& e, int64_t begin, int64_t end) {
 
 // ---- bradley_terry
 
-enum Status : int64_t { kConverged, kNoMle, kDisconnected, kNotConverged };
-
-// Whether paths lead from the first candidate to all others along what a has won of b, or b of a. left: [n] scratch.
-bool reaches_all(const Problem& q, const double* a, const double* b, int64_t* left) {
-  for (int64_t i = 0; i < q.n; ++i) left[i] = i;
-  // left: those found and gone through, [done, found) found, then those not found
-  int64_t found = 1;
-  for (int64_t done = 0; done < found && found < q.n; ++done) {
-    const int64_t row = left[done] * q.stride;
-    for (int64_t k = found; k < q.n; ++k) {
-      const int64_t j = left[k];
-      if (!(a[row + j] > 0.0 || b[row + j] > 0.0)) continue;
-      left[k] = left[found];
-      left[found++] = j;
-    }
-  }
-  return found >= q.n;
-}
-
 // One problem and what becomes of it.
 struct Case {
   int64_t* members;  // candidates who take part
@@ -106,7 +87,7 @@ struct Case {
 struct Scratch {
   int64_t stride;
   double *won, *lost, *games, *strength;  // of lanes, see tournaments_sweeps.h
-  double *hessian, *ascent, *step;
+  double *hessian, *spread, *ascent, *step, *row;
   int64_t* left;
   Case cases[kMostLanes];
 
@@ -119,8 +100,10 @@ struct Scratch {
     games = take(lanes > 1 ? lanes * n : 0);
     strength = take(lanes > 1 ? lanes * n : 0);
     hessian = take(n * stride);
+    spread = take(n * stride);
     ascent = take(stride);
     step = take(stride);
+    row = take(stride);
     left = reinterpret_cast<int64_t*>(take(stride));
     for (int64_t l = 0; l < lanes; ++l)
       cases[l] = {
@@ -129,17 +112,18 @@ struct Scratch {
 };
 
 // Fills in what the members won and lost among themselves; false if the numbers are no wins.
-bool pack(const double* wins, int64_t n, const Case& c, double prior) {
+bool pack(const double* wins, const double* ties, int64_t n, const Case& c, double prior) {
   const auto [count, stride, won, lost, games, half, tol] = c.q;
   double total = 0.0;
   bool negative = false;
   for (int64_t i = 0; i < count; ++i) {
-    const double* from = wins + c.members[i] * n;
+    const double *from = wins + c.members[i] * n, *even = ties ? ties + c.members[i] * n : nullptr;
     double* to = c.won + i * stride;
     for (int64_t j = 0; j < count; ++j) {
-      to[j] = j == i ? 0.0 : from[c.members[j]];
+      const double win = from[c.members[j]], tie = even ? even[c.members[j]] : 0.0;
+      to[j] = j == i ? 0.0 : win + tie / 2.0;
       total += to[j];
-      negative |= to[j] < 0.0;
+      negative |= j != i && (win < 0.0 || tie < 0.0);
     }
     for (int64_t j = count; j < stride; ++j) to[j] = 0.0;
   }
@@ -164,7 +148,7 @@ void prepare(const BradleyTerry& t, const Scratch& s, int64_t b, Case* c) {
   c->result = {0, true};
   c->fitted = false;
   c->status = kNotConverged;
-  if (!pack(t.wins + b * t.n * t.n, t.n, *c, t.prior)) return;
+  if (!pack(t.wins + b * t.n * t.n, t.ties ? t.ties + b * t.n * t.n : nullptr, t.n, *c, t.prior)) return;
   const Problem& q = c->q;
   const bool has_mle = reaches_all(q, q.won, q.won, s.left) && reaches_all(q, q.lost, q.lost, s.left);
   c->status = has_mle ? kConverged : reaches_all(q, q.won, q.lost, s.left) ? kNoMle : kDisconnected;
@@ -201,6 +185,20 @@ void sweep(const BradleyTerry& t, const Scratch& s, Case* cases, int64_t count) 
   }
 }
 
+// What each game's surprise squared adds up to between every two members.
+void spread_of(const BradleyTerry& t, int64_t b, const Case& c, double* spread) {
+  for (int64_t i = 0; i < c.q.n; ++i)
+    for (int64_t j = 0; j < c.q.stride; ++j) {
+      double& cell = spread[i * c.q.stride + j];
+      cell = 0.0;
+      if (j >= c.q.n || j == i) continue;
+      const int64_t forth = (b * t.n + c.members[i]) * t.n + c.members[j], back = (b * t.n + c.members[j]) * t.n + c.members[i];
+      const double x = c.theta[i] - c.theta[j], small = exp(-fabs(x)), rest = small / (1.0 + small), large = 1.0 / (1.0 + small);
+      const double chance = x > 0.0 ? large : rest, other = x > 0.0 ? rest : large, even = (chance - other) / 2.0;
+      cell = t.wins[forth] * other * other + t.wins[back] * chance * chance + (t.ties ? t.ties[forth] * even * even : 0.0);
+    }
+}
+
 void finish(const BradleyTerry& t, const Scratch& s, int64_t b, Case* c) {
   const Problem& q = c->q;
   double mean = 0.0;
@@ -209,14 +207,18 @@ void finish(const BradleyTerry& t, const Scratch& s, int64_t b, Case* c) {
     // Newton starts anew: sweeps given up may have left candidates where the curvature is gone
     if (!c->result.converged) c->result = newton(q, c->theta, t.max_iter, s.hessian, s.ascent, s.step);
     if (!c->result.converged) c->status = kNotConverged;
-    if (t.error) standard_errors(q, c->theta, s.hessian, s.ascent, c->error);
+    if (t.errors != Errors::kNone) standard_errors(q, c->theta, s.hessian, s.ascent, c->error);
+    if (t.errors == Errors::kSandwich) {
+      spread_of(t, b, *c, s.spread);
+      sandwich_errors(q, s.hessian, s.spread, s.step, s.row, c->error);
+    }
     for (int64_t i = 0; i < q.n; ++i) mean += c->theta[i];
     mean /= double(q.n);
   }
   for (int64_t i = 0; i < t.n; ++i) t.rating[b * t.n + i] = -HUGE_VAL;
   for (int64_t i = 0; i < q.n; ++i) {
     t.rating[b * t.n + c->members[i]] = c->fitted ? c->theta[i] - mean : double(NAN);
-    if (t.error && c->fitted) t.error[b * t.n + c->members[i]] = c->error[i];
+    if (t.errors != Errors::kNone && c->fitted) t.error[b * t.n + c->members[i]] = c->error[i];
   }
   t.status[b] = c->status;
   t.iterations[b] = c->result.steps;

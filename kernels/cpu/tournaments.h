@@ -22,14 +22,18 @@ struct Elo {
   int64_t* counted;  // [B] or null
 };
 
+enum class Errors : int64_t { kNone, kHessian, kSandwich };
+
 struct BradleyTerry {
   const double* wins;  // [B, n, n]
+  const double* ties;  // [B, n, n], half a win each way, or null
   const bool* mask;    // [B, n] or null
   int64_t n;
   double prior, tol;
   int64_t max_iter;
+  Errors errors;
   double* rating;       // [B, n]
-  double* error;        // [B, n] or null
+  double* error;        // [B, n] unless kNone
   int64_t* status;      // [B]
   int64_t* iterations;  // [B]
 };
@@ -44,7 +48,7 @@ constexpr int64_t lanes_of(int64_t n) {
 // Doubles of scratch memory a thread needs for bradley_terry.
 constexpr int64_t bradley_terry_scratch(int64_t n) {
   const int64_t stride = (n + kMostLanes - 1) / kMostLanes * kMostLanes, lanes = lanes_of(n);
-  return (lanes > 1 ? 2 * lanes * n * (n + 1) : 0) + (n + 3) * stride + lanes * (2 * n + 4) * stride;
+  return (lanes > 1 ? 2 * lanes * n * (n + 1) : 0) + (2 * n + 4) * stride + lanes * (2 * n + 4) * stride;
 }
 
 // All of them: problems in [begin, end).

@@ -12,7 +12,7 @@ constexpr double kLongMove = 4.0, kSafeMove = 0.5;
 constexpr int64_t kPanel = 48;
 
 // The gradient of the log posterior [n], the Hessian's negative [n, stride] without the gauge. Returns the residual.
-double ascend(const Problem& q, const double* theta, double* ascent, double* hessian) {
+inline double ascend(const Problem& q, const double* theta, double* ascent, double* hessian) {
   double residual = 0.0;
   for (int64_t i = 0; i < q.n; ++i) {
     DoubleVec ups{}, downs{}, curvatures{};
@@ -37,7 +37,7 @@ double ascend(const Problem& q, const double* theta, double* ascent, double* hes
 }
 
 // The lower Cholesky factor in place, in panels of columns whose rows stay in the cache.
-void cholesky(const Problem& q, double* a) {
+inline void cholesky(const Problem& q, double* a) {
   double stiffness = 0.0;
   if (q.half == 0.0) {  // without a prior only differences count: any stiffness of the mean will do
     for (int64_t i = 0; i < q.n; ++i) stiffness += a[i * q.stride + i];
@@ -65,7 +65,7 @@ void cholesky(const Problem& q, double* a) {
 }
 
 // factor factor^T x = b, in place.
-void solve(const Problem& q, const double* factor, double* x) {
+inline void solve(const Problem& q, const double* factor, double* x) {
   for (int64_t i = 0; i < q.n; ++i) x[i] = (x[i] - dot(factor + i * q.stride, x, i)) / factor[i * q.stride + i];
   for (int64_t i = q.n - 1; i >= 0; --i) {
     x[i] /= factor[i * q.stride + i];
@@ -74,7 +74,7 @@ void solve(const Problem& q, const double* factor, double* x) {
 }
 
 // The largest factor up to 1 with which no difference further than `limit` from 0 moves back toward 0 by more than `limit`.
-double damping(const Problem& q, const double* theta, const double* step, double limit) {
+inline double damping(const Problem& q, const double* theta, const double* step, double limit) {
   DoubleVec back{};
   for (int64_t i = 0; i < q.n; ++i)
     for (int64_t j = 0; j < q.stride; j += kDoubles) {
@@ -91,12 +91,12 @@ double damping(const Problem& q, const double* theta, const double* step, double
   return limit < most ? limit / most : 1.0;
 }
 
-double softplus(double x) {
+inline double softplus(double x) {
   return log1p(exp(-fabs(x))) + (x > 0.0 ? x : 0.0);
 }
 
 // The negative log posterior at theta + part * step, up to a constant.
-double loss(const Problem& q, const double* theta, const double* step, double part) {
+inline double loss(const Problem& q, const double* theta, const double* step, double part) {
   double sum = 0.0;
   for (int64_t i = 0; i < q.n; ++i) {
     const double t = theta[i] + part * step[i];
@@ -112,7 +112,7 @@ double loss(const Problem& q, const double* theta, const double* step, double pa
 }
 
 // The part of Newton's step with which the loss falls for certain, or a longer one if the loss falls with it.
-double part_of_step(const Problem& q, const double* theta, const double* step, const double* ascent) {
+inline double part_of_step(const Problem& q, const double* theta, const double* step, const double* ascent) {
   const double freely = damping(q, theta, step, kLongMove), safe = damping(q, theta, step, kSafeMove);
   if (safe >= freely) return freely;
   double promised = 0.0;
@@ -120,7 +120,7 @@ double part_of_step(const Problem& q, const double* theta, const double* step, c
   return loss(q, theta, step, freely) <= loss(q, theta, step, 0.0) - 1e-4 * freely * promised ? freely : safe;
 }
 
-Fit newton(const Problem& q, double* theta, int64_t most, double* hessian, double* ascent, double* step) {
+inline Fit newton(const Problem& q, double* theta, int64_t most, double* hessian, double* ascent, double* step) {
   for (int64_t steps = 0;; ++steps) {
     const double residual = ascend(q, theta, ascent, hessian);
     if (!(residual > q.tol) || steps >= most) return {steps, residual <= q.tol};
@@ -133,10 +133,7 @@ Fit newton(const Problem& q, double* theta, int64_t most, double* hessian, doubl
 }
 
 // sqrt(diag(P H^-1 P)) [n] = the column norms of L^-1 P, P the projection onto mean 0. The factor's inverse takes its place, row by row.
-void standard_errors(const Problem& q, const double* theta, double* hessian, double* ascent, double* error) {
-  ascend(q, theta, ascent, hessian);
-  cholesky(q, hessian);
-  double* inverse = ascent;  // the row at hand
+inline void factor_errors(const Problem& q, double* hessian, double* inverse, double* error) {
   for (int64_t i = 0; i < q.n; ++i) error[i] = 0.0;
   for (int64_t i = 0; i < q.n; ++i) {
     double* row = hessian + i * q.stride;
@@ -153,6 +150,37 @@ void standard_errors(const Problem& q, const double* theta, double* hessian, dou
     for (int64_t j = 0; j <= i; ++j) row[j] = inverse[j];
   }
   for (int64_t i = 0; i < q.n; ++i) error[i] = sqrt(error[i]);
+}
+
+inline void standard_errors(const Problem& q, const double* theta, double* hessian, double* ascent, double* error) {
+  ascend(q, theta, ascent, hessian);
+  cholesky(q, hessian);
+  factor_errors(q, hessian, ascent, error);
+}
+
+// sqrt(diag(P H^-1 G H^-1 P)) [n]: G has what every game's surprise squared adds, spread [n, stride] between two candidates. inverse: of the factor
+// of H, as standard_errors leaves it. With u the k-th row of P H^-1, the k-th is the sum over pairs of spread_ij (u_i - u_j)^2.
+inline void sandwich_errors(const Problem& q, const double* inverse, const double* spread, double* mean, double* row, double* error) {
+  const auto times_row = [&](int64_t m, double factor, double* to) {
+    for (int64_t j = 0; j <= m; ++j) to[j] += factor * inverse[m * q.stride + j];
+  };
+  for (int64_t j = 0; j < q.stride; ++j) mean[j] = 0.0;
+  for (int64_t m = 0; m < q.n; ++m) {
+    double sum = 0.0;
+    for (int64_t j = 0; j <= m; ++j) sum += inverse[m * q.stride + j];
+    times_row(m, sum / double(q.n), mean);
+  }
+  for (int64_t k = 0; k < q.n; ++k) {
+    for (int64_t j = 0; j < q.stride; ++j) row[j] = j < q.n ? -mean[j] : 0.0;
+    for (int64_t m = k; m < q.n; ++m) times_row(m, inverse[m * q.stride + k], row);
+    DoubleVec sums{};
+    for (int64_t i = 0; i < q.n; ++i)
+      for (int64_t j = 0; j < q.stride; j += kDoubles) {
+        const DoubleVec apart = row[i] - load(row + j);
+        sums += load(spread + i * q.stride + j) * apart * apart;
+      }
+    error[k] = sqrt(horizontal_sum(sums) / 2.0);
+  }
 }
 
 }  // namespace

@@ -29,27 +29,46 @@ struct Fit {
   bool converged;
 };
 
+enum Status : int64_t { kConverged, kNoMle, kDisconnected, kNotConverged };
+
+// Whether paths lead from the first candidate to all others along what a has won of b, or b of a. left: [n] scratch.
+inline bool reaches_all(const Problem& q, const double* a, const double* b, int64_t* left) {
+  for (int64_t i = 0; i < q.n; ++i) left[i] = i;
+  // left: those found and gone through, [done, found) found, then those not found
+  int64_t found = 1;
+  for (int64_t done = 0; done < found && found < q.n; ++done) {
+    const int64_t row = left[done] * q.stride;
+    for (int64_t k = found; k < q.n; ++k) {
+      const int64_t j = left[k];
+      if (!(a[row + j] > 0.0 || b[row + j] > 0.0)) continue;
+      left[k] = left[found];
+      left[found++] = j;
+    }
+  }
+  return found >= q.n;
+}
+
 inline double worse(double a, double b) {
   return a > b || a != a ? a : b;  // NaN stays
 }
 
 // Whether sweeps with these two residuals, one after the other, promise to be there after `left` more.
-bool promising(double before, double residual, double tol, int64_t left) {
+inline bool promising(double before, double residual, double tol, int64_t left) {
   return log(tol / residual) > log(residual / before) * double(left);
 }
 
-bool is_time_to_ask(int64_t steps) {
+inline bool is_time_to_ask(int64_t steps) {
   return steps >= 4 && (steps & (steps - 1)) == 0;
 }
 
 // With a prior, what moves all strengths together to where the fixed opponent holds them, one Newton step on the logarithm of the factor: games
 // among themselves don't tell, and sweeps alone would take thousands.
-double common_factor(double off, double curvature) {
+inline double common_factor(double off, double curvature) {
   const double move = off / curvature;
   return exp(move < -1.0 ? -1.0 : move > 1.0 ? 1.0 : move);
 }
 
-void shift(const Problem& q, double* strength) {
+inline void shift(const Problem& q, double* strength) {
   double off = 0.0, curvature = 0.0;
   for (int64_t i = 0; i < q.n; ++i) {
     const double chance = strength[i] / (strength[i] + 1.0);
@@ -62,7 +81,7 @@ void shift(const Problem& q, double* strength) {
 
 // Newman's iteration, p_i <- (sum_j won_ij p_j / (p_i + p_j)) / (sum_j lost_ij / (p_i + p_j)), one candidate after the other, those with a small
 // residual left alone: a sweep that moves nobody is the proof of convergence. Gives up when its rate says that it won't get there in time.
-Fit gauss_seidel(const Problem& q, double* strength, int64_t most) {
+inline Fit gauss_seidel(const Problem& q, double* strength, int64_t most) {
   const double tol = kSweepTolerance * q.tol;
   double before = 0.0;
   for (int64_t steps = 0;;) {
@@ -115,7 +134,7 @@ inline LaneSums pull(const Lanes& q, const double* strength, int64_t i) {
   return sums;
 }
 
-void shift(const Lanes& q, double* strength, LongVec active) {
+inline void shift(const Lanes& q, double* strength, LongVec active) {
   DoubleVec off{}, curvature{}, factor;
   for (int64_t i = 0; i < q.n; ++i) {
     const DoubleVec p = load(strength + i * kDoubles), chance = p / (p + 1.0);
@@ -127,7 +146,7 @@ void shift(const Lanes& q, double* strength, LongVec active) {
   for (int64_t i = 0; i < q.n; ++i) store(strength + i * kDoubles, load(strength + i * kDoubles) * factor);
 }
 
-void gauss_seidel(const Lanes& q, double* strength, int64_t most, Fit* fits) {
+inline void gauss_seidel(const Lanes& q, double* strength, int64_t most, Fit* fits) {
   const double tol = kSweepTolerance * q.tol;
   DoubleVec before{};
   LongVec active = LongVec{} == 0;

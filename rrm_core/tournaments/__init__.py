@@ -1,22 +1,33 @@
 """Tournaments: who meets whom, and what judged matches say about the candidates."""
 
+from rrm_core.tournaments.bootstrap import Bootstrap, bootstrap
+from rrm_core.tournaments.davidson import DavidsonRatings, davidson
+from rrm_core.tournaments.inputs import PairCounts
 from rrm_core.tournaments.knockout import Knockout
-from rrm_core.tournaments.ops import PairCounts, borda, pairwise_counts, pairwise_wins, win_rate
+from rrm_core.tournaments.ops import pairwise_counts, pairwise_wins
 from rrm_core.tournaments.ratings import Ratings, bradley_terry, elo
 from rrm_core.tournaments.reference_bradley_terry import RatingStatus
 from rrm_core.tournaments.round_robin import RoundRobin
 from rrm_core.tournaments.schedulers import Pairs
+from rrm_core.tournaments.scores import borda, copeland, eigenvector, pagerank, win_rate
 
 __all__ = [
+    "Bootstrap",
+    "DavidsonRatings",
     "Knockout",
     "PairCounts",
     "Pairs",
     "RatingStatus",
     "Ratings",
     "RoundRobin",
+    "bootstrap",
     "borda",
     "bradley_terry",
+    "copeland",
+    "davidson",
+    "eigenvector",
     "elo",
+    "pagerank",
     "pairwise_counts",
     "pairwise_wins",
     "win_rate",

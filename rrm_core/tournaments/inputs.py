@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,13 @@ from rrm_core._validate import FLOATS, require, require_in_range, require_shape,
 
 ArrayLike: TypeAlias = Any  # a tensor, a numpy array or anything with __array__, a (nested) sequence of numbers
 MatchArguments: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+class PairCounts(NamedTuple):
+    """``wins[b, i, j]``: what i won outright against j. ``ties[b, i, j]``: their ties, the same both ways."""
+
+    wins: Tensor
+    ties: Tensor
 
 
 def array(name: str, value: ArrayLike, dtype: torch.dtype, like: Tensor | None = None) -> Tensor:
@@ -97,12 +104,31 @@ def pair_wins(wins: ArrayLike) -> Tensor:
     return counts
 
 
-def require_counts(wins: Tensor, mask: Tensor | None = None) -> None:
-    """Checks what is read of wins: not the diagonal, nor those out of the mask."""
+def pair_counts(wins: ArrayLike | PairCounts) -> tuple[Tensor, Tensor | None]:
+    """Wins [B, n, n] and ties, if they are apart."""
+    if not isinstance(wins, PairCounts):
+        return pair_wins(wins), None
+    won, ties = pair_wins(wins.wins), array("ties", wins.ties, torch.float64)
+    require_tensor("ties", ties, FLOATS, won)
+    require_shape("ties", ties, won.shape)
+    return won, ties
+
+
+def taking_part(mask: ArrayLike | None, like: Tensor) -> Tensor | None:
+    """Who takes part, bool [B, n]; like: [B, n, n]."""
+    if mask is None:
+        return None
+    mask = array("mask", mask, torch.bool, like)
+    require_shape("mask", mask, like.shape[:2])
+    return mask
+
+
+def require_counts(wins: Tensor, mask: Tensor | None = None, name: str = "wins") -> None:
+    """Checks what is read of wins (or ties): not the diagonal, nor those out of the mask."""
     if not values_readable(wins) or wins.numel() == 0:
         return
     least, most = torch.aminmax(wins)
     if least >= 0 and most < math.inf:
         return
     ok = ((wins >= 0) & wins.isfinite()) | torch.eye(wins.shape[1], dtype=torch.bool)
-    require_all("wins", ok if mask is None else ok | ~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), "finite values of at least 0", wins)
+    require_all(name, ok if mask is None else ok | ~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), "finite values of at least 0", wins)

@@ -1,23 +1,12 @@
-"""From judged matches to points of every pair, and from those to scores. Array-likes in, float64 tensors out, many problems at once; no
-gradients: inputs are detached."""
+"""From judged matches to points of every pair. Array-likes in, float64 tensors out, many problems at once; no gradients: inputs are detached."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
 from rrm_core.tournaments import schema
-from rrm_core.tournaments.inputs import ArrayLike, matches, pair_wins, require_counts, whole
-
-
-class PairCounts(NamedTuple):
-    """``wins[b, i, j]``: what i won outright against j. ``ties[b, i, j]``: their ties, the same both ways."""
-
-    wins: Tensor
-    ties: Tensor
+from rrm_core.tournaments.inputs import ArrayLike, PairCounts, matches, whole
 
 
 def pairwise_wins(
@@ -105,22 +94,3 @@ def pairwise_counts(
     num_problems, n = whole("num_problems", num_problems, 0), whole("num_candidates", num_candidates, 1)
     arguments = matches(first, second, outcome, problem, weight, num_problems, n)
     return PairCounts(*schema.pairwise_counts.body(impl, arguments[0])(*arguments, num_problems, n))
-
-
-def borda(wins: ArrayLike) -> Tensor:
-    """Games won, ties half, over all opponents: ``wins.sum(-1)`` but for the diagonal, which is ignored. wins [B, n, n] -> float64 [B, n]."""
-    counts = pair_wins(wins)
-    require_counts(counts)
-    return counts.masked_fill(torch.eye(counts.shape[1], dtype=torch.bool, device=counts.device), 0.0).sum(-1)
-
-
-def win_rate(wins: ArrayLike) -> Tensor:
-    """Mean over the opponents met of the share won against each; NaN for a candidate that met nobody. wins [B, n, n] -> float64 [B, n].
-
-    Equivalent to ``(wins / (wins + wins.mT)).nanmean(-1)``, the diagonal ignored. Source: the average win rate of LMArena and evalica.
-    """
-    counts = pair_wins(wins)
-    require_counts(counts)
-    games = counts + counts.mT
-    met = (games != 0) & ~torch.eye(counts.shape[1], dtype=torch.bool, device=counts.device)
-    return torch.where(met, counts / games, 0.0).sum(-1) / met.sum(-1)

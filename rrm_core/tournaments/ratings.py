@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rrm_core._library import Impl
-from rrm_core._validate import require, require_in_range, require_positive, require_shape, values_readable
+from rrm_core._validate import require, require_choice, require_in_range, require_positive, require_shape, values_readable
 from rrm_core.tournaments import schema
-from rrm_core.tournaments.inputs import ArrayLike, array, finite, matches, pair_wins, require_counts, seeded, whole
+from rrm_core.tournaments.inputs import ArrayLike, PairCounts, array, finite, matches, pair_counts, require_counts, seeded, taking_part, whole
 
 
 class Ratings(NamedTuple):
@@ -22,12 +22,15 @@ class Ratings(NamedTuple):
     iterations: Tensor
 
 
+_ERRORS = {False: 0, True: 1, "hessian": 1, "sandwich": 2}
+
+
 def bradley_terry(
-    wins: ArrayLike,
+    wins: ArrayLike | PairCounts,
     *,
     mask: ArrayLike | None = None,
     prior: float = 0.1,
-    stderr: bool = False,
+    stderr: bool | Literal["hessian", "sandwich"] = False,
     max_iter: int = 50,
     tol: float = 1e-9,
     impl: Impl = None,
@@ -44,18 +47,20 @@ def bradley_terry(
 
     Args:
         wins: [B, n, n], any float dtype (or int64), computed in float64: what i won against j, as from ``pairwise_wins``. The diagonal
-            is ignored.
+            is ignored. Or a PairCounts, whose ties count half a win each way.
         mask: bool [B, n], True for candidates who take part; all when None. What wins says of the others is not read.
         prior: as many virtual games of each candidate against a fixed opponent of strength 0, half of them won. 0 is plain maximum
             likelihood, which has no answer for a candidate that won, or lost, everything.
-        stderr: whether to compute standard errors.
+        stderr: whether to compute standard errors: True or "hessian" from the Hessian, which takes the model for true; "sandwich" from
+            how much the games spread around it, which ties, soft verdicts and a model that doesn't fit change. It needs a PairCounts.
         max_iter, tol: steps stop when no candidate's expected and actual points differ by more than ``tol`` of its games, or after ``max_iter``.
         impl: None (dispatcher's choice), "native" or "reference".
 
     Returns:
         rating [B, n], float64: natural log-strength, mean 0 over the candidates taking part (times 400 / ln 10 on the Elo scale); -inf
         for the others. stderr [B, n]: of the rating in that gauge, sqrt(diag(P H^-1 P)) with the Hessian H of the log posterior and the
-        projection P onto mean 0; NaN for the others. status int64 [B]: ``RatingStatus``, about the data without the prior: DISCONNECTED
+        projection P onto mean 0; with "sandwich" sqrt(diag(P H^-1 G H^-1 P)), where G adds up (share - expected share)^2 over the games, in
+        the direction of their two candidates. NaN for the others. status int64 [B]: ``RatingStatus``, about the data without the prior: DISCONNECTED
         before NO_MLE, but NOT_CONVERGED wherever an iteration was run in vain. iterations int64 [B]: steps of the method that
         ended it, Newton's or (in the native bodies) Gauss-Seidel's sweeps. Inputs are detached.
 
@@ -67,20 +72,21 @@ def bradley_terry(
     CPU only and runs max_iter steps elsewhere, so as not to wait for the device.
 
     Source: Bradley and Terry, Biometrika 39 (1952); the maximum exists where the digraph of wins is strongly connected (Ford, Amer. Math.
-    Monthly 64, 1957); the sweeps are Newman's iteration (J. Mach. Learn. Res. 24, 2023).
+    Monthly 64, 1957); the sweeps are Newman's iteration (J. Mach. Learn. Res. 24, 2023); the sandwich is White's (Econometrica 50, 1982).
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or value doesn't fit.
         NativeKernelError: impl="native" without a native body.
     """
     prior, tol, max_iter = require_positive("prior", prior, or_zero=True), require_positive("tol", tol), whole("max_iter", max_iter, 1)
-    wins = pair_wins(wins)
-    if mask is not None:
-        mask = array("mask", mask, torch.bool, wins)
-        require_shape("mask", mask, wins.shape[:2])
-    require_counts(wins, mask)
-    body = schema.bradley_terry.body(impl, wins)
-    rating, error, status, iterations = body(wins, mask, prior, bool(stderr), max_iter, tol)
+    require_choice("stderr", stderr, _ERRORS)
+    won, ties = pair_counts(wins)
+    require(stderr != "sandwich" or ties is not None, "wins", "a PairCounts for sandwich errors", type(wins).__name__)
+    mask = taking_part(mask, won)
+    require_counts(won, mask)
+    if ties is not None:
+        require_counts(ties, mask, "ties")
+    rating, error, status, iterations = schema.bradley_terry.body(impl, won)(won, ties, mask, prior, _ERRORS[stderr], max_iter, tol)
     return Ratings(rating, error if stderr else None, status, iterations)
 
 

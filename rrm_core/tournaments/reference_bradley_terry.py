@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -36,33 +36,68 @@ class RatingStatus(enum.IntEnum):
     NOT_CONVERGED = 3
 
 
-def bradley_terry(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool, max_iter: int, tol: float, fit: Fit | None = None) -> RatingResults:
-    """``fit``: what finds theta instead of ``newton``, with its arguments and results."""
+class Errors(enum.IntEnum):
+    """What standard errors are made of: nothing, the Hessian, or the Hessian around what was seen of the games' spread."""
+
+    NONE = 0
+    HESSIAN = 1
+    SANDWICH = 2
+
+
+class Judged(NamedTuple):
+    """What was counted, among those taking part."""
+
+    wins: Tensor  # [B, n, n], outright
+    ties: Tensor  # [B, n, n]
+    taking: Tensor  # [B, n]
+    pairs: Tensor  # [B, n, n], both taking part
+    broken: Tensor  # [B], the numbers are no counts
+
+
+def read_counts(wins: Tensor, ties: Tensor | None, mask: Tensor | None) -> Judged:
     wins = wins.to(torch.float64)
     batch, n, _ = wins.shape
     eye = torch.eye(n, dtype=torch.bool, device=wins.device)
     taking = eye.new_ones((batch, n)) if mask is None else mask
     pairs = taking.unsqueeze(-1) & taking.unsqueeze(-2)
-    wins = wins.masked_fill(~pairs | eye, 0.0)
-    broken = (wins < 0).any(-1).any(-1) | ~wins.sum((-2, -1)).isfinite()
-    connected, has_mle = _all_reach((wins > 0) | (wins > 0).mT, pairs), _all_reach(wins > 0, pairs)
-    fitted = ~broken if prior > 0 else ~broken & has_mle
+    wins, ties = ((x.to(torch.float64) if x is not None else torch.zeros_like(wins)).masked_fill(~pairs | eye, 0.0) for x in (wins, ties))
+    broken = (wins < 0).any(-1).any(-1) | (ties < 0).any(-1).any(-1) | ~(wins + ties).sum((-2, -1)).isfinite()
+    return Judged(wins, ties, taking, pairs, broken)
 
-    games = pad(wins.masked_fill(~fitted.view(-1, 1, 1), 0.0), (0, 1, 0, 1), value=prior / 2)
+
+def rating_status(connected: Tensor, has_mle: Tensor, failed: Tensor) -> Tensor:
+    status = torch.full_like(connected, RatingStatus.CONVERGED, dtype=torch.int64)
+    status = status.masked_fill(~has_mle, RatingStatus.NO_MLE).masked_fill(~connected, RatingStatus.DISCONNECTED)
+    return status.masked_fill(failed, RatingStatus.NOT_CONVERGED)
+
+
+def centred(theta: Tensor, taking: Tensor, unknown: Tensor) -> Tensor:
+    """Ratings [B, n]: mean 0 over those taking part, -inf for the others, NaN where unknown [B]."""
+    mean = theta.sum(-1, keepdim=True) / taking.sum(-1, keepdim=True).clamp(min=1)
+    return (theta - mean).masked_fill(unknown.unsqueeze(-1), _NAN).masked_fill(~taking, float("-inf"))
+
+
+def bradley_terry(
+    wins: Tensor, ties: Tensor | None, mask: Tensor | None, prior: float, errors: int, max_iter: int, tol: float, fit: Fit | None = None
+) -> RatingResults:
+    """``fit``: what finds theta instead of ``newton``, with its arguments and results."""
+    counts = read_counts(wins, ties, mask)
+    points, pairs = counts.wins + counts.ties / 2, counts.pairs
+    connected, has_mle = all_reach((points > 0) | (points > 0).mT, pairs), all_reach(points > 0, pairs)
+    unknown = counts.broken if prior > 0 else counts.broken | ~has_mle
+
+    games = pad(points.masked_fill(unknown.view(-1, 1, 1), 0.0), (0, 1, 0, 1), value=prior / 2)
     theta, converged, iterations = (fit or newton)(games, pairs, prior == 0, max_iter, tol)
 
-    status = torch.full_like(iterations, RatingStatus.CONVERGED)
-    status = status.masked_fill(~has_mle, RatingStatus.NO_MLE).masked_fill(~connected, RatingStatus.DISCONNECTED)
-    status = status.masked_fill(broken | ~converged, RatingStatus.NOT_CONVERGED)
-    unknown = ~fitted.unsqueeze(-1) & taking
-    mean = theta.sum(-1, keepdim=True) / taking.sum(-1, keepdim=True).clamp(min=1)
-    rating = (theta - mean).masked_fill(unknown, _NAN).masked_fill(~taking, float("-inf"))
-    if not stderr:
+    status = rating_status(connected, has_mle, counts.broken | ~converged)
+    rating = centred(theta, counts.taking, unknown)
+    if errors == Errors.NONE:
         return rating, theta.new_empty(0), status, iterations
-    return rating, _stderr(theta, games, pairs, prior == 0).masked_fill(unknown | ~taking, _NAN), status, iterations
+    error = _stderr(theta, games, pairs, prior == 0) if errors == Errors.HESSIAN else _sandwich(theta, games, counts, prior == 0)
+    return rating, error.masked_fill(unknown.unsqueeze(-1) | ~counts.taking, _NAN), status, iterations
 
 
-def _all_reach(beats: Tensor, pairs: Tensor) -> Tensor:
+def all_reach(beats: Tensor, pairs: Tensor) -> Tensor:
     """Whether a path leads from each candidate taking part to each other [B]; beats, pairs bool [B, n, n]."""
     n = beats.shape[-1]
     reach = beats | torch.eye(n, dtype=torch.bool, device=beats.device)
@@ -71,10 +106,16 @@ def _all_reach(beats: Tensor, pairs: Tensor) -> Tensor:
     return (reach | ~pairs).all(-1).all(-1)
 
 
-def _differences(theta: Tensor) -> Tensor:
+def differences(theta: Tensor) -> Tensor:
     """theta_i - theta_j [B, n + 1, n + 1], the fixed opponent last."""
     strength = pad(theta, (0, 1))
     return strength.unsqueeze(-1) - strength.unsqueeze(-2)
+
+
+def projection(pairs: Tensor) -> Tensor:
+    """P, onto mean 0 over those taking part [B, n, n]."""
+    taking = pairs.diagonal(dim1=-2, dim2=-1)
+    return torch.diag_embed(taking.to(torch.float64)) - pairs / taking.sum(-1).clamp(min=1).view(-1, 1, 1)
 
 
 def _loss(x: Tensor, games: Tensor) -> Tensor:
@@ -94,8 +135,12 @@ def played(both: Tensor) -> Tensor:
 
 
 def _cholesky(chance: Tensor, both: Tensor, pairs: Tensor, gauge: bool) -> Tensor:
-    """The Cholesky factor of the Hessian [B, n, n]; the identity for candidates who take no part."""
-    curvature = both * chance * chance.mT
+    return factor_of(both * chance * chance.mT, both, pairs, gauge)
+
+
+def factor_of(curvature: Tensor, both: Tensor, pairs: Tensor, gauge: bool) -> Tensor:
+    """The Cholesky factor of the Hessian [B, n, n] that pairs' curvature [B, n + 1, n + 1] adds up to; the identity for candidates who take no
+    part."""
     taking = pairs.diagonal(dim1=-2, dim2=-1)
     diagonal = curvature.sum(-1)[:, :-1]
     # Enough to keep rounding from breaking the factorisation, too little to be seen in a rating
@@ -133,24 +178,33 @@ def newton(games: Tensor, pairs: Tensor, gauge: bool, max_iter: int, tol: float)
     both = games + games.mT
     total = played(both)
     for _ in range(max_iter):
-        x = _differences(theta)
+        x = differences(theta)
         chance = torch.sigmoid(x)
         ascent = _ascent(chance, games)
         active = (ascent.abs() / total).amax(-1) > tol
         if values_readable(games) and not bool(active.any()):
             break
         direction = torch.cholesky_solve(ascent.unsqueeze(-1), _cholesky(chance, both, pairs, gauge)).squeeze(-1)
-        part = _step(x, _differences(direction), (ascent * direction).sum(-1), games, both)
+        part = _step(x, differences(direction), (ascent * direction).sum(-1), games, both)
         theta = torch.where(active.unsqueeze(-1), theta + part.unsqueeze(-1) * direction, theta)
         iterations = iterations + active
-    residual = (_ascent(torch.sigmoid(_differences(theta)), games).abs() / total).amax(-1)
+    residual = (_ascent(torch.sigmoid(differences(theta)), games).abs() / total).amax(-1)
     return theta, residual <= tol, iterations
 
 
 def _stderr(theta: Tensor, games: Tensor, pairs: Tensor, gauge: bool) -> Tensor:
     """sqrt(diag(P H^-1 P)) [B, n], P the projection onto mean 0."""
-    taking = pairs.diagonal(dim1=-2, dim2=-1)
-    projection = torch.diag_embed(taking.to(theta.dtype)) - pairs / taking.sum(-1).clamp(min=1).view(-1, 1, 1)
-    factor = _cholesky(torch.sigmoid(_differences(theta)), games + games.mT, pairs, gauge)
-    root: Tensor = torch.linalg.solve_triangular(factor, projection, upper=False)
+    factor = _cholesky(torch.sigmoid(differences(theta)), games + games.mT, pairs, gauge)
+    root: Tensor = torch.linalg.solve_triangular(factor, projection(pairs), upper=False)
     return root.square().sum(-2).sqrt()
+
+
+def _sandwich(theta: Tensor, games: Tensor, counts: Judged, gauge: bool) -> Tensor:
+    """sqrt(diag(P H^-1 G H^-1 P)) [B, n], G the sum over games of the squares of what each adds to the ascent. Virtual games don't vary."""
+    chance = torch.sigmoid(differences(theta))
+    u = torch.cholesky_solve(projection(counts.pairs), _cholesky(chance, games + games.mT, counts.pairs, gauge)).mT
+    chance = chance[:, :-1, :-1]
+    surprise = counts.wins * chance.mT.square()
+    spread = surprise + surprise.mT + counts.ties * (0.5 - chance).square()
+    middle = torch.diag_embed(spread.sum(-1)) - spread
+    return ((u @ middle) * u).sum(-1).clamp(min=0.0).sqrt()

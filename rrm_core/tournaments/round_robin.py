@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rrm_core._validate import require_shape
 from rrm_core.tournaments.inputs import ArrayLike, require_all
-from rrm_core.tournaments.ops import borda, pairwise_wins
+from rrm_core.tournaments.ops import pairwise_wins
 from rrm_core.tournaments.schedulers import Pairs, Scheduler, balance
+from rrm_core.tournaments.scores import borda
 
 
 class RoundRobin(Scheduler):

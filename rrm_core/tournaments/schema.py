@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import define_op, launcher
-from rrm_core.tournaments import reference, reference_bradley_terry
+from rrm_core.tournaments import reference, reference_bradley_terry, reference_davidson, reference_scores
 
 _MATCHES = "Tensor first, Tensor second, Tensor outcome, Tensor? problem, Tensor? weight"
 _SIZES = "SymInt num_problems, SymInt num_candidates"
@@ -28,12 +28,31 @@ def _fake_elo(first: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return first.new_empty((num_problems, n), dtype=torch.float64), first.new_empty(num_problems)
 
 
-def _fake_ratings(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool, max_iter: int, tol: float) -> reference_bradley_terry.RatingResults:
+def _fake_ratings(wins: Tensor, ties: Tensor | None, mask: Tensor | None, prior: float, errors: int, max_iter: int, tol: float) -> Any:
     batch, n, _ = wins.shape
     rating = wins.new_empty((batch, n), dtype=torch.float64)
-    error = wins.new_empty((batch, n) if stderr else (0,), dtype=torch.float64)
+    error = wins.new_empty((batch, n) if errors else (0,), dtype=torch.float64)
     return rating, error, wins.new_empty(batch, dtype=torch.int64), wins.new_empty(batch, dtype=torch.int64)
 
+
+def _fake_davidson(
+    wins: Tensor, ties: Tensor, mask: Tensor | None, log_tie: Tensor | None, prior: float, errors: bool, max_iter: int, tol: float
+) -> Any:
+    rating, error, status, iterations = _fake_ratings(wins, ties, mask, prior, int(errors), max_iter, tol)
+    per_problem = [rating.new_empty(len(rating)) for _ in range(3)]
+    return rating, error, *per_problem, torch.empty_like(rating), status, iterations
+
+
+def _fake_power_iteration(matrix: Tensor, start: Tensor, shift: Tensor, teleport: float, max_iter: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:
+    found, batch = start.new_empty(start.shape, dtype=torch.float64), len(start)
+    return found, start.new_empty(batch, dtype=torch.bool), start.new_empty(batch, dtype=torch.int64)
+
+
+def _fake_resampled(first: Tensor, second: Tensor, outcome: Tensor, weight: Tensor | None, offsets: Tensor, draws: Tensor, n: int) -> Tensor:
+    return first.new_empty((len(draws), len(offsets) - 1, n, n), dtype=torch.float64)
+
+
+_MOST_IN_REGISTERS = 1024  # candidates of a power iteration in Triton
 
 # What the Triton sweeps are good for, see kernels/cpu/tournaments_sweeps.h.
 _MOST_SWEPT, _MOST_SWEEPS, _SWEEP_TOLERANCE = 127, 40, 0.25
@@ -53,10 +72,14 @@ def _fit_by_sweeps(games: Tensor, pairs: Tensor, gauge: bool, max_iter: int, tol
     return theta, converged, iterations
 
 
-def _triton_bradley_terry(
-    wins: Tensor, mask: Tensor | None, prior: float, stderr: bool, max_iter: int, tol: float
-) -> reference_bradley_terry.RatingResults:
-    return reference_bradley_terry.bradley_terry(wins, mask, prior, stderr, max_iter, tol, _fit_by_sweeps)
+def _triton_bradley_terry(*arguments: Any) -> reference_bradley_terry.RatingResults:
+    return reference_bradley_terry.bradley_terry(*arguments, fit=_fit_by_sweeps)
+
+
+def _triton_power_iteration(matrix: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    body = reference_scores.power_iteration if matrix.shape[-1] > _MOST_IN_REGISTERS else launcher("tournaments_ratings:power_iteration")
+    found: tuple[Tensor, Tensor, Tensor] = body(matrix, *others)
+    return found
 
 
 pairwise_wins = define_op(
@@ -80,10 +103,43 @@ elo = define_op(
 )
 
 bradley_terry = define_op(
-    "bradley_terry(Tensor wins, Tensor? mask, float prior, bool stderr, int max_iter, float tol)"
+    "bradley_terry(Tensor wins, Tensor? ties, Tensor? mask, float prior, int errors, int max_iter, float tol)"
     " -> (Tensor rating, Tensor stderr, Tensor status, Tensor iterations)",
     reference_bradley_terry.bradley_terry,
     _fake_ratings,
     in_float64=True,
     triton=_triton_bradley_terry,
+)
+
+davidson = define_op(
+    "davidson(Tensor wins, Tensor ties, Tensor? mask, Tensor? log_tie, float prior, bool errors, int max_iter, float tol)"
+    " -> (Tensor rating, Tensor stderr, Tensor log_tie, Tensor score, Tensor curvature, Tensor slope, Tensor status, Tensor iterations)",
+    reference_davidson.davidson,
+    _fake_davidson,
+    in_float64=True,
+)
+
+pair_scores = define_op(
+    "pair_scores(Tensor wins, int kind) -> Tensor",
+    reference_scores.pair_scores,
+    lambda wins, kind: wins.new_empty(wins.shape[:2], dtype=torch.float64),
+    in_float64=True,
+    triton="tournaments_ratings:pair_scores",
+)
+
+power_iteration = define_op(
+    "power_iteration(Tensor matrix, Tensor start, Tensor shift, float teleport, int max_iter, float tol)"
+    " -> (Tensor vector, Tensor converged, Tensor iterations)",
+    reference_scores.power_iteration,
+    _fake_power_iteration,
+    in_float64=True,
+    triton=_triton_power_iteration,
+)
+
+resampled_wins = define_op(
+    "resampled_wins(Tensor first, Tensor second, Tensor outcome, Tensor? weight, Tensor offsets, Tensor draws, SymInt num_candidates) -> Tensor",
+    reference_scores.resampled_wins,
+    _fake_resampled,
+    in_float64=True,
+    triton="tournaments_ratings:resampled_wins",
 )

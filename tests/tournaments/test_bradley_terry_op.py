@@ -37,7 +37,7 @@ def test_inputs_are_computed_in_float64(impl, kind):
     wins = some_wins()  # halves up to 4: exact in every dtype
     assert same(bradley_terry(kind(wins), stderr=True, impl=impl), bradley_terry(wins, stderr=True, impl=impl))
     assert same(bradley_terry((2 * wins).long(), impl=impl), bradley_terry(2 * wins, impl=impl))
-    assert torch.equal(schema.bradley_terry.body(impl, wins)(wins.float(), None, 0.1, False, 50, 1e-9)[0], bradley_terry(wins, impl=impl).rating)
+    assert torch.equal(schema.bradley_terry.body(impl, wins)(wins.float(), None, None, 0.1, 0, 50, 1e-9)[0], bradley_terry(wins, impl=impl).rating)
 
 
 def test_diagonal_strides_and_autocast(impl):
@@ -78,7 +78,7 @@ def test_gradients_stop():
     assert not bradley_terry(wins).rating.requires_grad
     assert not bradley_terry(wins, impl="reference").rating.requires_grad
     with pytest.raises(RuntimeError, match="bradley_terry is not differentiable"):
-        OP(wins, None, 0.1, False, 50, 1e-9)[0].sum().backward()
+        OP(wins, None, None, 0.1, 0, 50, 1e-9)[0].sum().backward()
 
 
 @pytest.mark.triton
@@ -150,9 +150,9 @@ def test_impl(monkeypatch):
 def test_unchecked_values_spoil_their_problem_alone(impl, prior):
     body = schema.bradley_terry.body(impl, torch.zeros(0))
     wins = some_wins(5)
-    clean = body(wins, None, prior, True, 50, 1e-9)
+    clean = body(wins, None, None, prior, 1, 50, 1e-9)
     wins[1, 0, 1], wins[2, 3, 4], wins[4, 2, 0] = NAN, -1.0, INF
-    rating, error, status, _ = body(wins, None, prior, True, 50, 1e-9)
+    rating, error, status, _ = body(wins, None, None, prior, 1, 50, 1e-9)
     for b in (1, 2, 4):
         assert bool(rating[b].isnan().all())
         assert bool(error[b].isnan().all())
@@ -163,7 +163,7 @@ def test_unchecked_values_spoil_their_problem_alone(impl, prior):
         assert status[b] == RatingStatus.CONVERGED
     mask = torch.ones(5, 5, dtype=torch.bool)
     mask[1, 0], mask[2, 3], mask[4, 2] = False, False, False
-    assert body(wins, mask, prior, False, 50, 1e-9)[2].tolist() == [RatingStatus.CONVERGED] * 5
+    assert body(wins, None, mask, prior, 0, 50, 1e-9)[2].tolist() == [RatingStatus.CONVERGED] * 5
 
 
 def test_runs_without_looking_at_values():
@@ -177,8 +177,10 @@ def test_runs_without_looking_at_values():
 @pytest.mark.parametrize("prior", [0.0, 0.1])
 def test_opcheck(prior):
     mask = torch.tensor([[True, True, False, True, True]] * 3)
-    torch.library.opcheck(OP, (some_wins(), None, prior, True, 50, 1e-9))
-    torch.library.opcheck(OP, (some_wins(), mask, prior, False, 50, 1e-9))  # with stderr there would be NaN, which opcheck calls a difference
+    torch.library.opcheck(OP, (some_wins(), None, None, prior, 1, 50, 1e-9))
+    torch.library.opcheck(
+        OP, (some_wins(), some_wins(seed=1), mask, prior, 0, 50, 1e-9)
+    )  # with stderr there would be NaN, which opcheck calls a difference
 
 
 def test_compiles_with_dynamic_shapes():
