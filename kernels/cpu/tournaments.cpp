@@ -1,32 +1,14 @@
 // Wins, Elo and Bradley-Terry ratings, in float64. Compiled once per instruction set into the namespace RRM_ISA.
 #include "tournaments.h"
 
+#include "tournaments_elo.h"
 #include "tournaments_newton.h"
 
 namespace {
 
 using namespace rrm;
 
-// Problems whose Elo matches take turns: a match waits for the one before it, not for another problem's.
-constexpr int64_t kAbreast = 4;
 constexpr double kTiny = 0x1p-1022;
-
-struct Match {
-  int64_t first, second;
-  double share, weight;  // weight NaN where it or the share is impossible
-};
-
-// The k-th match, unless it is to be skipped.
-inline bool read(const Matches& m, int64_t k, Match* match) {
-  const int64_t id = m.order ? m.order[k] : k;
-  if (m.order && (id < 0 || id >= m.total)) return false;
-  const int64_t n = m.num_candidates, i = m.first[id], j = m.second[id];
-  const double share = m.outcome[id], weight = m.weight ? m.weight[id] : 1.0;
-  if (i < 0 || i >= n || j < 0 || j >= n || i == j || share != share) return false;
-  const bool possible = share >= 0.0 && share <= 1.0 && weight >= 0.0 && weight < HUGE_VAL;
-  *match = {i, j, share, possible ? weight : double(NAN)};
-  return true;
-}
 
 void count(const Matches& m, double* wins, double* ties, int64_t begin, int64_t end) {
   const int64_t n = m.num_candidates;
@@ -43,32 +25,6 @@ void count(const Matches& m, double* wins, double* ties, int64_t begin, int64_t 
         wins[back] += match.weight * (1.0 - match.share);
       }
     }
-}
-
-void elo(const Matches& m, const Elo& e, int64_t begin, int64_t end) {
-  const int64_t n = m.num_candidates;
-  for (int64_t k = begin * n; k < end * n; ++k) e.rating[k] = e.init;
-  for (int64_t b = begin; b < end; b += kAbreast) {
-    const int64_t abreast = end - b < kAbreast ? end - b : kAbreast;
-    int64_t counted[kAbreast] = {}, longest = 0;
-    for (int64_t q = 0; q < abreast; ++q) {
-      const int64_t matches = m.offsets[b + q + 1] - m.offsets[b + q];
-      longest = longest > matches ? longest : matches;
-    }
-    for (int64_t t = 0; t < longest; ++t)
-      for (int64_t q = 0; q < abreast; ++q) {
-        const int64_t k = m.offsets[b + q] + t;
-        Match match;
-        if (k >= m.offsets[b + q + 1] || !read(m, k, &match)) continue;
-        double* rating = e.rating + (b + q) * n;
-        const double first = rating[match.first], second = rating[match.second];
-        const double gain = e.k * match.weight * (match.share - 1.0 / (1.0 + pow(10.0, (second - first) / e.scale)));
-        rating[match.first] = first + gain;
-        rating[match.second] = second - gain;
-        ++counted[q];
-      }
-    for (int64_t q = 0; e.counted && q < abreast; ++q) e.counted[b + q] = counted[q];
-  }
 }
 
 // ---- bradley_terry

@@ -47,7 +47,7 @@ bool pack(const Davidson& t, const Scratch& s, int64_t b, TieProblem* p) {
       s.won[cell] = pair ? t.wins[forth] : 0.0;
       s.lost[cell] = pair ? t.wins[back] : 0.0;
       s.tied[cell] = pair ? 0.5 * (t.ties[forth] + t.ties[back]) : 0.0;
-      fine &= s.won[cell] >= 0.0 && s.lost[cell] >= 0.0 && s.tied[cell] >= 0.0;
+      fine &= s.won[cell] >= 0.0 && s.lost[cell] >= 0.0 && (!pair || (t.ties[forth] >= 0.0 && t.ties[back] >= 0.0));
       games += s.won[cell] + s.lost[cell] + s.tied[cell];
       tied_games += s.tied[cell];
     }

@@ -52,6 +52,23 @@ def require_all(name: str, ok: Tensor, expected: str, values: Tensor) -> None:
         raise ValueError(f"{name}: expected {expected}, got {values[~ok][0].item()}")
 
 
+def require_nonnegative(name: str, values: Tensor, unread: Tensor | None = None) -> None:
+    """Finite and not below 0, but for what is not read."""
+    if values.numel() > 0:
+        least, most = torch.aminmax(values)
+        if not (least >= 0 and most < math.inf):
+            ok = (values >= 0) & values.isfinite()
+            require_all(name, ok if unread is None else ok | unread, "finite values of at least 0", values)
+
+
+def require_shares(name: str, values: Tensor) -> None:
+    """Shares of a win; NaN is an invalid verdict."""
+    if values.numel() > 0:
+        least, most = torch.aminmax(values)  # one pass; NaN if there is one
+        if not (least >= 0 and most <= 1):
+            require_all(name, ((values >= 0) & (values <= 1)) | values.isnan(), "values in [0, 1] or NaN", values)
+
+
 def finite(name: str, value: object) -> float:
     """A finite Python number. Compared, not asked math.isfinite, which fails on the symbolic floats of torch.compile(dynamic=True)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -87,12 +104,12 @@ def matches(
         weight = array("weight", weight, torch.float64, first)
         require_shape("weight", weight, first.shape)
         if values_readable(weight):
-            require_all("weight", (weight >= 0) & weight.isfinite(), "finite values of at least 0", weight)
+            require_nonnegative("weight", weight)
     require_in_range("first", first, n)
     require_in_range("second", second, n)
     if values_readable(first):
         require_all("second", first != second, "another candidate than first", second)
-        require_all("outcome", ((outcome >= 0) & (outcome <= 1)) | outcome.isnan(), "values in [0, 1] or NaN", outcome)
+        require_shares("outcome", outcome)
     return first, second, outcome, problem, weight
 
 
@@ -125,10 +142,6 @@ def taking_part(mask: ArrayLike | None, like: Tensor) -> Tensor | None:
 
 def require_counts(wins: Tensor, mask: Tensor | None = None, name: str = "wins") -> None:
     """Checks what is read of wins (or ties): not the diagonal, nor those out of the mask."""
-    if not values_readable(wins) or wins.numel() == 0:
-        return
-    least, most = torch.aminmax(wins)
-    if least >= 0 and most < math.inf:
-        return
-    ok = ((wins >= 0) & wins.isfinite()) | torch.eye(wins.shape[1], dtype=torch.bool)
-    require_all(name, ok if mask is None else ok | ~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), "finite values of at least 0", wins)
+    if values_readable(wins):
+        diagonal = torch.eye(wins.shape[1], dtype=torch.bool)
+        require_nonnegative(name, wins, diagonal if mask is None else diagonal | ~(mask.unsqueeze(-1) & mask.unsqueeze(-2)))

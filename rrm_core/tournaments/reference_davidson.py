@@ -48,6 +48,11 @@ class _Game(NamedTuple):
         return pad(c.wins + c.wins.mT + c.ties, (0, 1, 0, 1), value=self.prior)
 
 
+def _read(wins: Tensor, ties: Tensor, mask: Tensor | None) -> Judged:
+    counts = read_counts(wins, ties, mask)
+    return counts._replace(ties=(counts.ties + counts.ties.mT) / 2)
+
+
 def _log_chances(theta: Tensor, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of a win of i, of j, and of a tie [B, n, n]."""
     half, even = (theta.unsqueeze(-1) - theta.unsqueeze(-2)) / 2, eta.view(-1, 1, 1)
@@ -137,7 +142,7 @@ def _pinned(wins: Tensor, ties: Tensor) -> Tensor:
 
 def has_shared_mle(wins: Tensor, ties: Tensor, mask: Tensor | None) -> Tensor:
     """Whether problems that have strengths for any tie strength pin down one for all of them."""
-    counts = read_counts(wins, (ties + ties.mT) / 2, mask)
+    counts = _read(wins, ties, mask)
     met, drawn = counts.wins > 0, counts.ties > 0
     strong = all_reach(met | drawn, counts.pairs)
     return (strong & drawn.any(-1).any(-1)).any() & (strong & _pinned(met, drawn)).any()
@@ -146,7 +151,7 @@ def has_shared_mle(wins: Tensor, ties: Tensor, mask: Tensor | None) -> Tensor:
 def davidson(
     wins: Tensor, ties: Tensor, mask: Tensor | None, log_tie: Tensor | None, prior: float, errors: bool, max_iter: int, tol: float
 ) -> DavidsonResults:
-    counts = read_counts(wins, (ties + ties.mT) / 2, mask)
+    counts = _read(wins, ties, mask)
     met, drawn, pairs = counts.wins > 0, counts.ties > 0, counts.pairs
     connected, has_mle = all_reach(met | met.mT | drawn, pairs), all_reach(met | drawn, pairs)
     broken = counts.broken

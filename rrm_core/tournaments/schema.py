@@ -72,8 +72,9 @@ def _fit_by_sweeps(games: Tensor, pairs: Tensor, gauge: bool, max_iter: int, tol
     return theta, converged, iterations
 
 
-def _triton_bradley_terry(*arguments: Any) -> reference_bradley_terry.RatingResults:
-    return reference_bradley_terry.bradley_terry(*arguments, fit=_fit_by_sweeps)
+def _triton_bradley_terry(wins: Tensor, ties: Tensor | None, mask: Tensor | None, *options: Any) -> reference_bradley_terry.RatingResults:
+    prior, errors, max_iter, tol = options
+    return reference_bradley_terry.bradley_terry(wins, ties, mask, prior, errors, max_iter, tol, _fit_by_sweeps)
 
 
 def _triton_power_iteration(matrix: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -178,9 +178,8 @@ def test_runs_without_looking_at_values():
 def test_opcheck(prior):
     mask = torch.tensor([[True, True, False, True, True]] * 3)
     torch.library.opcheck(OP, (some_wins(), None, None, prior, 1, 50, 1e-9))
-    torch.library.opcheck(
-        OP, (some_wins(), some_wins(seed=1), mask, prior, 0, 50, 1e-9)
-    )  # with stderr there would be NaN, which opcheck calls a difference
+    # with stderr there would be NaN, which opcheck calls a difference
+    torch.library.opcheck(OP, (some_wins(), some_wins(seed=1), mask, prior, 0, 50, 1e-9))
 
 
 def test_compiles_with_dynamic_shapes():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +42,9 @@ def random_matches(matches, problems, n, seed=0):
     return problem, first, second, outcome, torch.rand(matches, dtype=torch.float64, generator=generator) * 2
 
 
-def assert_same(got, expected, impl):
-    """The C++ body has the bits of the loop. The others may round every power and sum differently: about 1e-16 of a rating per match."""
-    if impl == "native" and "tests.triton_bodies" not in sys.modules:
-        assert torch.equal(got, expected)
-    else:
-        torch.testing.assert_close(got, expected, rtol=1e-13, atol=0)
+def assert_same(got, expected):
+    """Bodies may round every power and sum differently: about 1e-16 of a rating per match."""
+    torch.testing.assert_close(got, expected, rtol=1e-13, atol=0)
 
 
 @pytest.mark.triton
@@ -59,7 +55,7 @@ def test_equals_the_loop(impl, matches, problems, n, options):
     problem, first, second, outcome, weight = (guarded(c) for c in columns)
     rating, counted = loop(*(c.tolist() for c in columns), problems, n, **options)
     got = elo(first, second, outcome, problem=problem, num_problems=problems, num_candidates=n, weight=weight, impl=impl, **options)
-    assert_same(got.rating, rating, impl)
+    assert_same(got.rating, rating)
     assert got.rating.dtype == torch.float64
     assert got.iterations.tolist() == counted
     assert got.status.tolist() == [RatingStatus.CONVERGED] * problems
@@ -79,7 +75,7 @@ def test_orders_are_the_seeds_and_their_ratings_are_averaged(impl, problems):
     torch.testing.assert_close(got.rating, torch.stack(ratings).mean(0), rtol=1e-13, atol=0)
     assert torch.equal(elo(first, second, outcome, orders=orders, **arguments).rating, got.rating)
     assert not torch.equal(elo(first, second, outcome, orders=4, **arguments).rating, got.rating)
-    assert_same(elo(first, second, outcome, orders=orders[1:2], **arguments).rating, ratings[1], impl)
+    assert_same(elo(first, second, outcome, orders=orders[1:2], **arguments).rating, ratings[1])
     assert got.iterations.tolist() == elo(first, second, outcome, **arguments).iterations.tolist()
 
 
@@ -157,17 +153,17 @@ def test_unchecked_values_are_skipped_or_loud(impl):
     outcome = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.5, 0.0], dtype=torch.float64)
     rating, counted = body(first, second, outcome, problem, None, None, 2, 3, 4.0, 1000.0, 400.0)
     expected = torch.cat([loop([0, 0], [0, 0], [1, 1], [1.0, 0.5], [1, 1], 1, 3)[0], loop([0], [1], [0], [0.0], [1], 1, 3)[0]])
-    assert_same(rating, expected, impl)
+    assert_same(rating, expected)
     assert counted.tolist() == [2, 1]
     assert body(first, second, outcome, problem, None, None, 0, 3, 4.0, 1000.0, 400.0)[0].shape == (0, 3)
 
     orders = torch.tensor([[9, -1, 6, 10, 0, 2**62, 1, 2, 3, 4]])  # of the first problem 6, 0; of the second 9
     rating, _ = body(first, second, outcome, problem, None, orders, 2, 3, 4.0, 1000.0, 400.0)
-    assert_same(rating[:1], loop([0, 0], [0, 0], [1, 1], [0.5, 1.0], [1, 1], 1, 3)[0], impl)
-    assert_same(rating[1:], expected[1:], impl)
+    assert_same(rating[:1], loop([0, 0], [0, 0], [1, 1], [0.5, 1.0], [1, 1], 1, 3)[0])
+    assert_same(rating[1:], expected[1:])
     repeated = torch.tensor([[9, 9, 9, 9, 9, 9, 9, 9, 0, 0]])
     rating, _ = body(first, second, outcome, problem, None, repeated, 2, 3, 4.0, 1000.0, 400.0)
-    assert_same(rating[1:], loop([0] * 8, [1] * 8, [0] * 8, [0.0] * 8, [1] * 8, 1, 3)[0], impl)
+    assert_same(rating[1:], loop([0] * 8, [1] * 8, [0] * 8, [0.0] * 8, [1] * 8, 1, 3)[0])
 
     rating, _ = body(first, second, outcome, problem, None, torch.cat((repeated, orders)), 2, 3, 4.0, 1000.0, 400.0)  # each by its own counts
     alone = [body(first, second, outcome, problem, None, order, 2, 3, 4.0, 1000.0, 400.0)[0] for order in (repeated, orders)]
