@@ -6,31 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from examples.tournament.data import Question
 from examples.tournament.report import Z95
 from rrm_core import Ratings
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
-
-def _win_matrix(axis: Any, wins: Tensor) -> Any:
-    n = wins.shape[1]
-    games = (wins + wins.mT).sum(0)
-    share = (wins.sum(0) / games.clamp(min=1e-300)).masked_fill(games == 0, float("nan"))
-    image = axis.imshow(share, cmap="RdBu", vmin=0.3, vmax=0.7)
-    for i in range(n):
-        for j in range(n):
-            if i != j:
-                color = "white" if abs(float(share[i, j]) - 0.5) > 0.13 else "black"
-                axis.text(j, i, f"{float(share[i, j]):.2f}", ha="center", va="center", color=color)
-    ticks = [str(i + 1) for i in range(n)]
-    axis.set(title="mean probability that the row beats the column", xticks=range(n), yticks=range(n), xticklabels=ticks, yticklabels=ticks)
-    axis.set(xlabel="known rank (1 = best)", ylabel="known rank (1 = best)")
-    return image
+from rrm_core.tournaments import plot_wins
 
 
 def _ratings(axis: Any, rating: Tensor, stderr: Tensor) -> None:
@@ -58,10 +40,11 @@ def draw(questions: Sequence[Question], wins: Tensor, ratings: Ratings, pooled: 
     assert ratings.stderr is not None
     b, columns = len(questions), 5
     rows = -(-b // columns)
-    figure = plt.figure(figsize=(17, 4.8 + 1.9 * rows), layout="constrained")
+    figure = Figure(figsize=(17, 4.8 + 1.9 * rows), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[4.8, 1.9 * rows])
     matrix, overall, paid = top.subplots(1, 3)
-    top.colorbar(_win_matrix(matrix, wins), ax=matrix, shrink=0.85, extend="both")
+    plot_wins(wins.sum(0, keepdim=True), range(1, wins.shape[1] + 1), limits=(0.3, 0.7), ax=matrix)
+    matrix.set(title="mean probability that the row beats the column", xlabel="known rank (1 = best)", ylabel="known rank (1 = best)")
     _ratings(overall, pooled.rating[0], pooled.stderr[0])
     overall.set(title=f"Bradley-Terry over all {b} questions, 95 % intervals", xlabel="known rank (1 = best)", ylabel="rating (log-strength)")
     _methods(paid, methods)
@@ -77,4 +60,3 @@ def draw(questions: Sequence[Question], wins: Tensor, ratings: Ratings, pooled: 
     bottom.supxlabel("known rank of the answer (1 = best)", fontsize=9)
     bottom.supylabel("rating, 95 % interval", fontsize=9)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -2,9 +2,11 @@
 
 from rrm_core.tournaments.bootstrap import Bootstrap, bootstrap
 from rrm_core.tournaments.davidson import DavidsonRatings, davidson
+from rrm_core.tournaments.frames import FrameMatches, matches_from_frame
 from rrm_core.tournaments.inputs import PairCounts
 from rrm_core.tournaments.knockout import Knockout
 from rrm_core.tournaments.ops import pairwise_counts, pairwise_wins
+from rrm_core.tournaments.plots import plot_calibration, plot_ratings, plot_tournament, plot_wins
 from rrm_core.tournaments.ratings import Ratings, bradley_terry, elo
 from rrm_core.tournaments.reference_bradley_terry import RatingStatus
 from rrm_core.tournaments.round_robin import RoundRobin
@@ -14,6 +16,7 @@ from rrm_core.tournaments.scores import borda, copeland, eigenvector, pagerank, 
 __all__ = [
     "Bootstrap",
     "DavidsonRatings",
+    "FrameMatches",
     "Knockout",
     "PairCounts",
     "Pairs",
@@ -27,8 +30,13 @@ __all__ = [
     "davidson",
     "eigenvector",
     "elo",
+    "matches_from_frame",
     "pagerank",
     "pairwise_counts",
     "pairwise_wins",
+    "plot_calibration",
+    "plot_ratings",
+    "plot_tournament",
+    "plot_wins",
     "win_rate",
 ]

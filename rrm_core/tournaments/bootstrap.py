@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from rrm_core._library import Impl
 from rrm_core._validate import require, require_positive
 from rrm_core.tournaments import schema
-from rrm_core.tournaments.inputs import ArrayLike, matches, seeded, taking_part, whole
+from rrm_core.tournaments.inputs import ArrayLike, PairCounts, matches, seeded, taking_part, whole
 from rrm_core.tournaments.ratings import Ratings, bradley_terry
+from rrm_core.tournaments.tables import leaderboard
 
 # Draws and cells of wins at work at a time, 4 and 8 bytes each.
 _AT_ONCE = 1 << 24
@@ -28,6 +29,18 @@ class Bootstrap(NamedTuple):
     rank_upper: Tensor
     best: Tensor
     samples: Tensor | None
+
+    def table(
+        self,
+        names: Iterable[object] | None = None,
+        *,
+        problem: int = 0,
+        elo: float | None = None,
+        wins: ArrayLike | PairCounts | None = None,
+    ) -> str:
+        """One problem's leaderboard as text, as of ``Ratings``, with the intervals of rating and rank and the chance of being best."""
+        interval, ranks = (self.lower, self.upper), (self.rank_lower, self.rank_upper)
+        return leaderboard(names, problem, elo, wins, self.rating, interval=interval, ranks=ranks, best=self.best)
 
 
 def bootstrap(

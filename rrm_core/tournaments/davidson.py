@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from rrm_core.tournaments import schema
 from rrm_core.tournaments.inputs import ArrayLike, PairCounts, array, pair_counts, require_all, require_counts, taking_part, whole
 from rrm_core.tournaments.reference_bradley_terry import RatingStatus
 from rrm_core.tournaments.reference_davidson import has_shared_mle
+from rrm_core.tournaments.tables import leaderboard
 
 _LONGEST = 2.0  # step of the log of a shared tie strength
 
@@ -25,6 +27,18 @@ class DavidsonRatings(NamedTuple):
     stderr: Tensor | None
     status: Tensor
     iterations: Tensor
+
+    def table(
+        self,
+        names: Iterable[object] | None = None,
+        *,
+        problem: int = 0,
+        elo: float | None = None,
+        wins: ArrayLike | PairCounts | None = None,
+    ) -> str:
+        """One problem's leaderboard as text, as of ``Ratings``, and the tie strength in a line below."""
+        strength, status = self.tie_strength, self.status
+        return leaderboard(names, problem, elo, wins, self.rating, stderr=self.stderr, tie_strength=strength, status=status)
 
 
 def davidson(

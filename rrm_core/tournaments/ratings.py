@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from rrm_core._library import Impl
 from rrm_core._validate import require, require_choice, require_in_range, require_positive, require_shape, values_readable
 from rrm_core.tournaments import schema
 from rrm_core.tournaments.inputs import ArrayLike, PairCounts, array, finite, matches, pair_counts, require_counts, seeded, taking_part, whole
+from rrm_core.tournaments.tables import leaderboard
 
 
 class Ratings(NamedTuple):
@@ -20,6 +22,31 @@ class Ratings(NamedTuple):
     stderr: Tensor | None
     status: Tensor
     iterations: Tensor
+
+    def table(
+        self,
+        names: Iterable[object] | None = None,
+        *,
+        problem: int = 0,
+        elo: float | None = None,
+        wins: ArrayLike | PairCounts | None = None,
+    ) -> str:
+        """One problem's leaderboard as text, best first: rank, name, rating, standard error if there is one, and games if wins are given.
+
+        Args:
+            names: of the n candidates; their numbers when None.
+            problem: which of the B.
+            elo: shows log-strengths as Elo points, times 400 / ln 10, around this number. Not for ``elo``, whose ratings are Elo points.
+            wins: [B, n, n] or a PairCounts, what the ratings come from, for a column of games.
+
+        Returns:
+            Lines without a newline at the end. Equals share the better rank; candidates who take no part are left out. A line below tells a
+            status that isn't CONVERGED.
+
+        Raises:
+            TypeError, ValueError: an argument doesn't fit.
+        """
+        return leaderboard(names, problem, elo, wins, self.rating, stderr=self.stderr, status=self.status)
 
 
 _ERRORS = {False: 0, True: 1, "hessian": 1, "sandwich": 2}
