@@ -24,8 +24,12 @@ INSIDE = {
     "ratings": {"schema", "inputs"},
     "modules": {"ops", "score_tokens", "groups"},
     "schedulers": {"inputs"},
+    "league": {"schedulers", "inputs", "ops"},
+    "pairing": set(),
     "knockout": {"schedulers", "inputs"},
-    "round_robin": {"schedulers", "inputs", "ops"},
+    "round_robin": {"schedulers", "inputs", "league"},
+    "swiss": {"schedulers", "inputs", "league", "pairing"},
+    "anchored": {"schedulers", "inputs", "league", "ratings"},
     "__init__": {
         "ops",
         "modules",
@@ -37,6 +41,8 @@ INSIDE = {
         "schedulers",
         "knockout",
         "round_robin",
+        "swiss",
+        "anchored",
     },
 }
 # which shared modules a family's module may import
@@ -53,8 +59,12 @@ FROM_SHARED = {
     "ops": {"_library", "_validate"},
     "ratings": {"_library", "_validate"},
     "schedulers": {"_validate"},
+    "league": {"_validate"},
+    "pairing": set(),
     "knockout": {"_validate"},
     "round_robin": {"_validate"},
+    "swiss": {"_validate"},
+    "anchored": {"_validate"},
     "modules": set(),
     "__init__": set(),
 }
