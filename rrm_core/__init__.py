@@ -16,12 +16,14 @@ from rrm_core.logprobs import (
 )
 from rrm_core.losses import LinearPolicyLoss, LinearPolicyLossResults, PolicyLoss, PolicyLossResults, linear_policy_loss, policy_loss
 from rrm_core.tournaments import (
+    Anchored,
     Knockout,
     PairCounts,
     Pairs,
     Ratings,
     RatingStatus,
     RoundRobin,
+    Swiss,
     bootstrap,
     borda,
     bradley_terry,
@@ -37,6 +39,7 @@ from rrm_core.tournaments import (
 from rrm_core.version import __version__
 
 __all__ = [
+    "Anchored",
     "GroupAdvantage",
     "GroupAdvantages",
     "Knockout",
@@ -55,6 +58,7 @@ __all__ = [
     "ScoreTokenHead",
     "ScoreTokenLogprobs",
     "ScoreTokens",
+    "Swiss",
     "TokenLogprobs",
     "Whitened",
     "__version__",

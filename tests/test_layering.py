@@ -32,8 +32,12 @@ INSIDE = {
     "frames": set(),
     "modules": {"ops", "score_tokens", "groups"},
     "schedulers": {"inputs"},
+    "league": {"schedulers", "inputs", "ops"},
+    "pairing": set(),
     "knockout": {"schedulers", "inputs"},
-    "round_robin": {"schedulers", "inputs", "ops", "scores"},
+    "round_robin": {"schedulers", "inputs", "league"},
+    "swiss": {"schedulers", "inputs", "league", "pairing"},
+    "anchored": {"schedulers", "inputs", "league", "ratings"},
     "__init__": {
         "ops",
         "modules",
@@ -51,6 +55,8 @@ INSIDE = {
         "schedulers",
         "knockout",
         "round_robin",
+        "swiss",
+        "anchored",
     },
 }
 # which shared modules a family's module may import
@@ -75,8 +81,12 @@ FROM_SHARED = {
     "plots": {"_validate"},
     "frames": {"_validate"},
     "schedulers": {"_validate"},
+    "league": {"_validate"},
+    "pairing": set(),
     "knockout": {"_validate"},
     "round_robin": {"_validate"},
+    "swiss": {"_validate"},
+    "anchored": {"_validate"},
     "modules": set(),
     "__init__": set(),
 }

@@ -31,13 +31,9 @@ def verdict_table(pairs: Pairs, expected: Tensor, b: int, n: int) -> Tensor:
 
 def knockout(table: Tensor, seed: int, *, both_orders: bool) -> Tensor:
     """Minus the places [B, n] in a random bracket for each question."""
-    tournament = Knockout(*table.shape[:2], seed=seed)
+    tournament = Knockout(*table.shape[:2], seed=seed, both_orders=both_orders)
     while not tournament.done:
-        problem, first, second = tournament.pairs()
-        outcome = table[problem, first, second]
-        if both_orders:
-            outcome = (outcome + 1 - table[problem, second, first]) / 2
-        tournament.record(outcome)
+        tournament.record(table[tournament.pairs()])
     return -tournament.ranking.argsort(1).double()
 
 

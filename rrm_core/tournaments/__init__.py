@@ -1,5 +1,6 @@
 """Tournaments: who meets whom, and what judged matches say about the candidates."""
 
+from rrm_core.tournaments.anchored import Anchored
 from rrm_core.tournaments.bootstrap import Bootstrap, bootstrap
 from rrm_core.tournaments.davidson import DavidsonRatings, davidson
 from rrm_core.tournaments.frames import FrameMatches, matches_from_frame
@@ -12,8 +13,10 @@ from rrm_core.tournaments.reference_bradley_terry import RatingStatus
 from rrm_core.tournaments.round_robin import RoundRobin
 from rrm_core.tournaments.schedulers import Pairs
 from rrm_core.tournaments.scores import borda, copeland, eigenvector, pagerank, win_rate
+from rrm_core.tournaments.swiss import Swiss
 
 __all__ = [
+    "Anchored",
     "Bootstrap",
     "DavidsonRatings",
     "FrameMatches",
@@ -23,6 +26,7 @@ __all__ = [
     "RatingStatus",
     "Ratings",
     "RoundRobin",
+    "Swiss",
     "bootstrap",
     "borda",
     "bradley_terry",

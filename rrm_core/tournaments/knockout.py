@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -26,13 +25,14 @@ def _bracket(rounds: int) -> list[int]:
 class Knockout(Scheduler):
     """Single elimination: who loses a match is out, the champion is left after ceil(log2(n)) rounds.
 
-    Takes ``votes * (n - 1)`` judge calls per problem with n candidates, whatever n is: in a bracket of the next power of two, those seeded first
-    have byes in the first round.
+    Takes ``votes * (n - 1)`` judge calls per problem with n candidates, twice as many with both orders, whatever n is: in a bracket of the next
+    power of two, those seeded first have byes in the first round.
 
     Args:
         num_problems, num_candidates: B and n, at least 0 and 1.
         seed: of the random bracket and the random tie-breaks.
-        votes: judge calls per match. The valid ones decide by their mean: above 0.5 ``first`` goes on.
+        votes: judge calls per match and order. The valid ones decide by their mean: above 0.5 ``first`` goes on.
+        both_orders: whether each match is judged as often with first and second swapped; a judge of positions then leaves it to ``on_tie``.
         on_tie: who goes on when they are even or none is valid: "first" or "second" of the pair, or either at "random".
         order: int64 [B, n], each problem's candidates in order of seeding, best first; drawn at random when None.
         mask: bool [B, n], True for candidates who take part; all when None.
@@ -53,11 +53,12 @@ class Knockout(Scheduler):
         *,
         seed: int,
         votes: int = 1,
+        both_orders: bool = False,
         on_tie: TieRule = "first",
         order: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> None:
-        super().__init__(num_problems, num_candidates, votes, mask)
+        super().__init__(num_problems, num_candidates, votes, both_orders, mask)
         require(on_tie in ("first", "second", "random"), "on_tie", "'first', 'second' or 'random'", repr(on_tie))
         self.on_tie = on_tie
         sizes, generator = (self.num_problems, self.num_candidates), seeded(seed)
@@ -90,12 +91,12 @@ class Knockout(Scheduler):
         place = 2 * match
         return Pairs(problem, self._slots[problem, place], self._slots[problem, place + 1])
 
-    def _settle(self, votes: Tensor) -> None:
+    def _settle(self, shares: Tensor) -> None:
         problem, first, second = self._matches()
         width, size = self._slots.shape[1], 1 << self._rounds
         coins = self._coins[:, size - width : size - width // 2][self._playing()]
         on_tie = coins if self.on_tie == "random" else torch.full_like(coins, self.on_tie == "first")
-        ahead = balance(votes)
+        ahead = balance(shares)
         first_wins = (ahead > 0) | ((ahead == 0) & on_tie)
         winner, loser = torch.where(first_wins, first, second), torch.where(first_wins, second, first)
         self._lost_to[problem, loser] = winner
@@ -113,14 +114,14 @@ class Knockout(Scheduler):
         while not self.done and not bool(self._playing().any()):
             self._advance(self._slots.new_empty(0))
 
-    def _restored(self, state: Mapping[str, Tensor]) -> None:
+    def _check(self) -> None:
         widths = [1 << r for r in range(self._rounds + 1)]
-        require_shape("state['slots']", state["slots"], *((self.num_problems, width) for width in widths))
-        for name, end in (("slots", self.num_candidates), ("lost_to", self.num_candidates), ("lost_round", self._rounds)):
-            require_in_range(f"state[{name!r}]", state[name], end, also=-1)
-            if name != "slots":
-                require_shape(f"state[{name!r}]", state[name], (self.num_problems, self.num_candidates))
-        require_shape("state['coins']", state["coins"], (self.num_problems, widths[-1] - 1))
+        require_shape("state['slots']", self._slots, *((self.num_problems, width) for width in widths))
+        require_in_range("state['slots']", self._slots, self.num_candidates, also=-1)
+        for name, lost, end in (("lost_to", self._lost_to, self.num_candidates), ("lost_round", self._lost_round, self._rounds)):
+            require_shape(f"state[{name!r}]", lost, (self.num_problems, self.num_candidates))
+            require_in_range(f"state[{name!r}]", lost, end, also=-1)
+        require_shape("state['coins']", self._coins, (self.num_problems, widths[-1] - 1))
 
     @property
     def champion(self) -> Tensor:

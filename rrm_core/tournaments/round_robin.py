@@ -1,28 +1,31 @@
-"""Everybody against everybody."""
+"""Everybody against everybody, or against some."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from rrm_core._validate import require_shape
-from rrm_core.tournaments.inputs import ArrayLike, require_all
-from rrm_core.tournaments.ops import pairwise_wins
-from rrm_core.tournaments.schedulers import Pairs, Scheduler, balance
-from rrm_core.tournaments.scores import borda
+from rrm_core.tournaments.inputs import ArrayLike, require_all, seeded, whole
+from rrm_core.tournaments.league import League, ranked
+from rrm_core.tournaments.schedulers import Pairs
 
 
-class RoundRobin(Scheduler):
-    """Everybody meets everybody, in one round.
+class RoundRobin(League):
+    """Everybody meets everybody, or as many as asked for, in one round.
 
-    Takes ``votes * n * (n - 1) / 2`` judge calls per problem with n candidates, twice as many with both orders.
+    Takes ``votes * n * (n - 1) / 2`` judge calls per problem with n candidates, with d opponents ``votes * ceil(n * min(d, n - 1) / 2)``; twice as
+    many with both orders.
 
     Args:
         num_problems, num_candidates: B and n, at least 0 and 1.
-        votes: judge calls per match. The valid ones decide by their mean: above 0.5 ``first`` has won; even ones are a tie.
-        both_orders: whether each pair meets twice, each once as ``first``: a judge that looks at nothing but the position gives every pair a tie.
+        opponents: d, how many others each candidate meets; all when None. Those of a problem are seated in a circle at random, and each meets the
+            d // 2 next to it on either side, for odd d also the one opposite; when both d and n are odd, one candidate has one more. No pair meets
+            twice, and from d = 2 on nobody is cut off from the others, as ratings need it.
+        seed: of the circles; of no effect when everybody meets everybody.
+        votes: judge calls per match and order. The valid ones decide by their mean: above 0.5 ``first`` has won; even ones are a tie.
+        both_orders: whether each match is judged as often with first and second swapped: a judge that looks at nothing but the position gives every
+            pair a tie. Otherwise the lower id is first, and in a circle everyone is as often first as second, or one more or less.
         mask: bool [B, n], True for candidates who take part; all when None.
 
     Source: RRM (arXiv:2505.14674), which rates the outcomes by Elo; ``wins()`` and ``pairs()`` are what the ratings of this module take.
@@ -31,72 +34,60 @@ class RoundRobin(Scheduler):
         TypeError, ValueError: an argument doesn't fit.
     """
 
-    _SETTINGS = (*Scheduler._SETTINGS, "both_orders")
-    _STATE = ("outcome", "taking")
+    _SETTINGS = (*League._SETTINGS, "opponents")
+    _STATE = (*League._STATE, "circle")
 
-    def __init__(self, num_problems: int, num_candidates: int, *, votes: int = 1, both_orders: bool = False, mask: ArrayLike | None = None) -> None:
-        super().__init__(num_problems, num_candidates, votes, mask)
-        if not isinstance(both_orders, bool):
-            raise TypeError(f"both_orders: expected a bool, got {type(both_orders).__name__}")
-        self.both_orders = both_orders
-        self._outcome = torch.empty(0, self.votes, dtype=torch.float64)  # [matches, votes] once recorded
+    def __init__(
+        self,
+        num_problems: int,
+        num_candidates: int,
+        *,
+        opponents: int | None = None,
+        seed: int = 0,
+        votes: int = 1,
+        both_orders: bool = False,
+        mask: ArrayLike | None = None,
+    ) -> None:
+        super().__init__(num_problems, num_candidates, votes, both_orders, mask)
+        self.opponents = None if opponents is None else whole("opponents", opponents, 1)
+        lots = torch.rand(self._taking.shape, dtype=torch.float64, generator=seeded(seed))
+        # [B, n] those taking part, then -1; in the order of their ids when everybody meets everybody
+        self._circle = ranked(self._taking) if opponents is None else ranked(self._taking, lots)
 
-    @property
-    def done(self) -> bool:
-        return len(self._outcome) == self._count(self._taking)
+    def _sizes(self) -> tuple[Tensor, Tensor]:
+        """How many take part, and how many each meets: int64 [B] each."""
+        each = self._taking.sum(1)
+        return each, (each - 1).clamp(min=0, max=self.opponents)
 
-    def _count(self, taking: Tensor) -> int:
-        """Matches among those taking part."""
-        each = taking.sum(1)
-        return int((each * (each - 1)).sum()) // (1 if self.both_orders else 2)
+    def _scheduled(self) -> int:
+        each, degree = self._sizes()
+        return int(((each * degree + 1) // 2).sum())
 
     def _schedule(self) -> Pairs:
-        first, second = torch.triu_indices(self.num_candidates, self.num_candidates, 1)
-        if self.both_orders:
-            first, second = torch.stack((first, second), 1).flatten(), torch.stack((second, first), 1).flatten()
-        problem, match = (self._taking[:, first] & self._taking[:, second]).nonzero(as_tuple=True)
-        return Pairs(problem, first[match], second[match])
+        n, (each, degree) = self.num_candidates, (size.view(-1, 1, 1) for size in self._sizes())
+        if self.opponents is None:
+            place, other = torch.triu_indices(n, n, 1)
+            problem, match = (other < each.squeeze(1)).nonzero(as_tuple=True)
+            return Pairs(problem, self._circle[problem, place[match]], self._circle[problem, other[match]])
+        place, ahead = torch.arange(n).unsqueeze(1), torch.arange(1, min(self.opponents, n - 1) // 2 + 1)
+        near = (place < each) & (ahead <= degree // 2)
+        # for an odd number of candidates, half of the chords next to the diameter, one candidate being on two of them
+        opposite = (place < (each + 1) // 2) & (degree % 2 == 1)
+        problem, place, step = torch.cat((near, opposite), 2).nonzero(as_tuple=True)
+        steps = torch.cat((ahead.expand(len(each), 1, -1), each // 2), 2).squeeze(1)
+        return Pairs(problem, self._circle[problem, place], self._circle[problem, (place + steps[problem, step]) % each.flatten()[problem]])
 
-    def _matches(self) -> Pairs:
-        schedule = self._schedule()
-        return Pairs(*(ids[:0] for ids in schedule)) if self.done else schedule
-
-    def _settle(self, votes: Tensor) -> None:
-        self._outcome = votes.clone()
-
-    def _restored(self, state: Mapping[str, Tensor]) -> None:
-        require_shape("state['taking']", state["taking"], self._taking.shape)
-        require_shape("state['outcome']", state["outcome"], (0, self.votes), (self._count(state["taking"]), self.votes))
-        outcome = state["outcome"]
-        require_all("state['outcome']", ((outcome >= 0) & (outcome <= 1)) | outcome.isnan(), "values in [0, 1] or NaN", outcome)
-
-    def _tally(self, outcome: Tensor) -> Tensor:
-        """outcome: [matches, votes or 1]."""
-        problem, first, second = (ids.repeat_interleave(outcome.shape[1]) for ids in self._schedule())
-        share, (problems, n) = outcome.flatten(), self._taking.shape
-        return pairwise_wins(first, second, share, problem=problem, num_problems=problems, num_candidates=n)
-
-    def wins(self) -> Tensor:
-        """What everyone won against everyone, each valid vote a game of its own: float64 [B, n, n], as ``bradley_terry`` takes it."""
-        self._require_done("wins")
-        return self._tally(self._outcome)
-
-    def points(self) -> Tensor:
-        """Matches won, ties half, float64 [B, n]; 0 for a match without a valid vote."""
-        self._require_done("points")
-        decided = (balance(self._outcome) + 1) / 2
-        return borda(self._tally(decided.masked_fill(self._outcome.isnan().all(1), float("nan")).unsqueeze(1)))
+    def _check_schedule(self) -> None:
+        circle, n = self._circle, self.num_candidates
+        require_shape("state['circle']", circle, self._taking.shape)
+        seated = torch.arange(n) < self._taking.sum(1, keepdim=True)
+        everyone = circle.masked_fill(~seated, n).sort(1).values == ranked(self._taking).masked_fill(~seated, n)
+        require_all("state['circle']", everyone & (seated | (circle == -1)), "each candidate who takes part once, then -1", circle)
 
     @property
     def ranking(self) -> Tensor:
-        """All candidates by points, best first, int64 [B, n]; among equals the one that won more votes, then the lower id. Candidates who take
-        no part are left out, with -1 at the end."""
-        order = torch.arange(self.num_candidates).expand(self.num_problems, -1)
-        for score in (borda(self.wins()), self.points().masked_fill(~self._taking, -1.0)):
-            order = order.gather(1, score.gather(1, order).argsort(dim=1, descending=True, stable=True))
-        return order.masked_fill(~self._taking.gather(1, order), -1)
-
-    @property
-    def champion(self) -> Tensor:
-        """The first of ``ranking``, int64 [B]; -1 where nobody takes part."""
-        return self.ranking[:, 0]
+        """All candidates by points per match, best first, int64 [B, n]; among equals the one that won more votes per match, then the lower id. Those
+        who take no part are left out, with -1 at the end. Everyone has as many matches, but for one candidate when both d and n are odd."""
+        self._require_done("ranking")
+        met = self._met().clamp(min=1)
+        return ranked(self._taking, self._points() / met, self._votes_won() / met)

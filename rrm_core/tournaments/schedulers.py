@@ -8,6 +8,7 @@ Host-side: tensors on CPU, nothing loops over problems. A tournament goes::
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,11 +20,12 @@ from rrm_core._validate import require, require_shape, require_tensor
 from rrm_core.tournaments.inputs import ArrayLike, array, require_all, whole
 
 _VERSION = 1
+_EPSILON = torch.finfo(torch.float64).eps
 
 
 class Pairs(NamedTuple):
-    """The matches to judge now, int64 [K] each: first and second are candidates of the problem. A match with several votes is there as often,
-    one after the other."""
+    """What to judge now, int64 [K] each: first and second are candidates of the problem. A match's calls stand next to each other: its votes with
+    the pair as it is, then, with both orders, as many with first and second swapped."""
 
     problem: Tensor
     first: Tensor
@@ -31,14 +33,18 @@ class Pairs(NamedTuple):
 
 
 class Scheduler(ABC):
-    """What the tournaments share: repetition of votes, checks of outcomes and states."""
+    """What the tournaments share: votes in one order or both, checks of outcomes and states."""
 
-    _SETTINGS: tuple[str, ...] = ("num_problems", "num_candidates", "votes")
+    _SETTINGS: tuple[str, ...] = ("num_problems", "num_candidates", "votes", "both_orders")
     _STATE: tuple[str, ...] = ()  # tensors
 
-    def __init__(self, num_problems: int, num_candidates: int, votes: int, mask: ArrayLike | None) -> None:
+    def __init__(self, num_problems: int, num_candidates: int, votes: int, both_orders: bool, mask: ArrayLike | None) -> None:
         self.num_problems, self.num_candidates = whole("num_problems", num_problems, 0), whole("num_candidates", num_candidates, 1)
         self.votes = whole("votes", votes, 1)
+        if not isinstance(both_orders, bool):
+            raise TypeError(f"both_orders: expected a bool, got {type(both_orders).__name__}")
+        self.both_orders = both_orders
+        self._calls = 2 * votes if both_orders else votes  # per match
         sizes = (self.num_problems, self.num_candidates)
         self._taking = torch.ones(sizes, dtype=torch.bool) if mask is None else array("mask", mask, torch.bool).cpu()
         require_shape("mask", self._taking, sizes)
@@ -54,31 +60,37 @@ class Scheduler(ABC):
         """The matches of this round, none when done."""
 
     @abstractmethod
-    def _settle(self, votes: Tensor) -> None:
-        """votes: [matches, votes]."""
+    def _settle(self, shares: Tensor) -> None:
+        """shares: [matches, calls], what each call gives the match's own first."""
 
     @abstractmethod
-    def _restored(self, state: Mapping[str, Tensor]) -> None:
+    def _check(self) -> None:
         """Raises if the tensors cannot be a state of this tournament."""
 
     def pairs(self) -> Pairs:
-        """The matches that can be judged now, the same until their outcomes are recorded; none when done."""
+        """What can be judged now, the same until the outcomes are recorded; nothing when done."""
         self._asked = not self.done
-        return Pairs(*(ids.repeat_interleave(self.votes) for ids in self._matches()))
+        problem, first, second = self._matches()
+        shown = torch.stack((first, second), 1).unsqueeze(1)  # [matches, orders, 2]
+        if self.both_orders:
+            shown = torch.cat((shown, shown.flip(2)), 1)
+        return Pairs(problem.repeat_interleave(self._calls), *shown.repeat_interleave(self.votes, 1).flatten(0, 1).T.contiguous())
 
     def record(self, outcome: ArrayLike) -> None:
-        """Takes the outcomes of all ``pairs()``, aligned: the share of the win that goes to ``first``, NaN for an invalid verdict.
+        """Takes the outcomes of all ``pairs()``, aligned: the share of the win that goes to the ``first`` shown, NaN for an invalid verdict, which
+        is a judge call but no vote.
 
         Raises:
             TypeError, ValueError: outcomes don't fit, pairs() was not called before, or the tournament is done. Nothing is changed then.
         """
         require(not self.done, "record", "a tournament with matches left", "one that is done")
         require(self._asked, "record", "pairs() to be called before", "outcomes of no pairs")
-        votes = array("outcome", outcome, torch.float64).cpu()
+        shown = array("outcome", outcome, torch.float64).cpu()
         matches = len(self._matches().first)
-        require_shape("outcome", votes, (matches * self.votes,))
-        require_all("outcome", ((votes >= 0) & (votes <= 1)) | votes.isnan(), "values in [0, 1] or NaN", votes)
-        self._settle(votes.view(matches, self.votes))
+        require_shape("outcome", shown, (matches * self._calls,))
+        require_all("outcome", ((shown >= 0) & (shown <= 1)) | shown.isnan(), "values in [0, 1] or NaN", shown)
+        shares = shown.view(matches, self._calls)
+        self._settle(torch.cat((shares[:, : self.votes], 1 - shares[:, self.votes :]), 1))
         self._asked = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,21 +108,25 @@ class Scheduler(ABC):
         expected = self.state_dict()
         require(set(state) == set(expected), "state", f"entries {sorted(expected)}", sorted(state))
         for name in ("version", "scheduler", *self._SETTINGS):
-            require(state[name] == expected[name], f"state[{name!r}]", repr(expected[name]), repr(state[name]))
+            same = type(state[name]) is type(expected[name]) and state[name] == expected[name]
+            require(same, f"state[{name!r}]", repr(expected[name]), repr(state[name]))
         if not isinstance(state["asked"], bool):
             raise TypeError(f"state['asked']: expected a bool, got {type(state['asked']).__name__}")
         for name in self._STATE:
             require_tensor(f"state[{name!r}]", state[name], (expected[name].dtype,), expected[name])
-        self._restored(state)
+        restored = copy.copy(self)
+        restored._asked = state["asked"]
         for name in self._STATE:
-            setattr(self, f"_{name}", state[name].clone())
-        self._asked = state["asked"]
+            setattr(restored, f"_{name}", state[name].clone())
+        restored._check()
+        vars(self).update(vars(restored))
 
     def _require_done(self, name: str) -> None:
         require(self.done, name, "every match to be recorded", f"{len(self._matches().first)} matches left in this round")
 
 
-def balance(votes: Tensor) -> Tensor:
-    """1, 0 or -1 [matches]: whether the valid votes [matches, votes] are more for first, even, or more for second."""
-    valid = ~votes.isnan()
-    return (2 * votes.nansum(1) - valid.sum(1)).sign()
+def balance(shares: Tensor) -> Tensor:
+    """1, 0 or -1 [matches]: whether the valid ones of the shares [matches, calls] are more for first, even, or more for second. Sums that differ by
+    no more than their rounding are even: both orders of a judge that looks at the position alone, whatever its probabilities."""
+    lead = 2 * shares.nansum(1) - (~shares.isnan()).sum(1)
+    return lead.masked_fill(lead.abs() <= shares.shape[1] ** 2 * _EPSILON, 0.0).sign()

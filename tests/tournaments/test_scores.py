@@ -233,5 +233,3 @@ def test_any_options_run_on_meta():
     wins = torch.zeros(2, 4, 4, device="meta")
     for walk in WALKS:
         assert walk(wins, max_iter=3, impl="reference").rating.shape == (2, 4)
-
-
