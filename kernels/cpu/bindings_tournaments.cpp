@@ -1,25 +1,9 @@
 // The tournament ops under the CPU key, with the schemas of rrm_core/tournaments/schema.py.
 #include <memory>
 
-#include "bindings.h"
+#include "bindings_tournaments.h"
 
 namespace {
-
-using DoubleArray = Array<double, ScalarType::Double>;
-using DoubleResult = ResultOf<double, ScalarType::Double>;
-using Int64Result = ResultOf<int64_t, ScalarType::Long>;
-
-// Nanoseconds of work worth a thread of its own.
-constexpr int64_t kThreadTime = 20'000;
-
-template <class Task>
-void share(int64_t tasks, int64_t nanoseconds, const Task& task) {
-  torch::stable::parallel_for(0, tasks, std::max<int64_t>(1, kThreadTime / std::max<int64_t>(1, nanoseconds)), task);
-}
-
-OptionalTensor in_float64(const OptionalTensor& t) {
-  return t && t->scalar_type() != ScalarType::Double ? torch::stable::to(*t, ScalarType::Double) : t;
-}
 
 // The matches of an op, and their grouping by problem along an order of all of them; matches of no problem fall out.
 struct MatchList {

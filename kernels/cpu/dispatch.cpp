@@ -14,8 +14,10 @@ namespace rrm {
   extern const LogprobBackwardKernels logprobs_backward; \
   extern const LossKernels losses;                       \
   extern const TournamentKernels tournaments;            \
+  extern const VoteKernels votes;                        \
   }
-#define RRM_TABLE(name, isa) {name, &isa::advantages, &isa::linear_losses, &isa::logprobs, &isa::logprobs_backward, &isa::losses, &isa::tournaments}
+#define RRM_TABLE(name, isa) \
+  {name, &isa::advantages, &isa::linear_losses, &isa::logprobs, &isa::logprobs_backward, &isa::losses, &isa::tournaments, &isa::votes}
 
 RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)

@@ -8,6 +8,7 @@
 #include "logprobs_backward.h"
 #include "losses.h"
 #include "tournaments.h"
+#include "votes.h"
 
 namespace rrm {
 
@@ -19,6 +20,7 @@ struct Table {
   const LogprobBackwardKernels* logprobs_backward;
   const LossKernels* losses;
   const TournamentKernels* tournaments;
+  const VoteKernels* votes;
 };
 
 // The tables this processor can run, best first; the last is the baseline. `count` receives their number.

@@ -6,18 +6,27 @@ from rrm_core.tournaments.ratings import Ratings, bradley_terry, elo
 from rrm_core.tournaments.reference_bradley_terry import RatingStatus
 from rrm_core.tournaments.round_robin import RoundRobin
 from rrm_core.tournaments.schedulers import Pairs
+from rrm_core.tournaments.verdicts import OrderSwap, VoteStatus, combine_orders, vote_status
+from rrm_core.tournaments.votes import Votes, majority_vote, sum_vote
 
 __all__ = [
     "Knockout",
+    "OrderSwap",
     "PairCounts",
     "Pairs",
     "RatingStatus",
     "Ratings",
     "RoundRobin",
+    "VoteStatus",
+    "Votes",
     "borda",
     "bradley_terry",
+    "combine_orders",
     "elo",
+    "majority_vote",
     "pairwise_counts",
     "pairwise_wins",
+    "sum_vote",
+    "vote_status",
     "win_rate",
 ]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import define_op, launcher
-from rrm_core.tournaments import reference, reference_bradley_terry
+from rrm_core.tournaments import reference, reference_bradley_terry, reference_votes
 
 _MATCHES = "Tensor first, Tensor second, Tensor outcome, Tensor? problem, Tensor? weight"
 _SIZES = "SymInt num_problems, SymInt num_candidates"
+_VOTES = "(Tensor winner, Tensor score, Tensor used, Tensor tied)"
 
 
 def _fake_wins(first: Tensor, *others: Any) -> Tensor:
@@ -33,6 +34,20 @@ def _fake_ratings(wins: Tensor, mask: Tensor | None, prior: float, stderr: bool,
     rating = wins.new_empty((batch, n), dtype=torch.float64)
     error = wins.new_empty((batch, n) if stderr else (0,), dtype=torch.float64)
     return rating, error, wins.new_empty(batch, dtype=torch.int64), wins.new_empty(batch, dtype=torch.int64)
+
+
+def _fake_votes(batch: int, n: int, like: Tensor) -> reference_votes.VoteResults:
+    score = like.new_empty((batch, n), dtype=torch.float64)
+    winner, used, tied = (like.new_empty(batch, dtype=torch.int64) for _ in range(3))
+    return winner, score, used, tied
+
+
+def _fake_sum_vote(scores: Tensor, *others: Any) -> reference_votes.VoteResults:
+    return _fake_votes(scores.shape[0], scores.shape[2], scores)
+
+
+def _fake_majority_vote(votes: Tensor, *others: Any) -> reference_votes.VoteResults:
+    return _fake_votes(votes.shape[0], others[-1], votes)
 
 
 # What the Triton sweeps are good for, see kernels/cpu/tournaments_sweeps.h.
@@ -86,4 +101,20 @@ bradley_terry = define_op(
     _fake_ratings,
     in_float64=True,
     triton=_triton_bradley_terry,
+)
+
+sum_vote = define_op(
+    f"sum_vote(Tensor scores, Tensor? permutation, Tensor? valid, Tensor? mask, Tensor? meta, Tensor? draws, SymInt k_meta) -> {_VOTES}",
+    reference_votes.sum_vote,
+    _fake_sum_vote,
+    in_float64=True,
+    triton="votes:sum_vote",
+)
+
+majority_vote = define_op(
+    f"majority_vote(Tensor votes, Tensor? weight, Tensor? valid, Tensor? mask, Tensor? draws, SymInt num_candidates) -> {_VOTES}",
+    reference_votes.majority_vote,
+    _fake_majority_vote,
+    in_float64=True,
+    triton="votes:majority_vote",
 )
