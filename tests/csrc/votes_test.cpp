@@ -26,8 +26,15 @@ struct Votes {
     for (int64_t j = 0; j < batch * k; ++j) valid[j] = all || generator() % 4 > 0;
     for (int64_t c = 0; c < batch * n; ++c) mask[c] = all || generator() % 4 > 0;
     for (double& draw : draws) draw = all ? 0.0 : (generator() % 1000) / 1000.0;
-    ballots = {all ? nullptr : valid.get(), all ? nullptr : mask.get(), all ? nullptr : draws.data(), k,          n,
-               winner.data(),               score.data(),               used.data(),                  tied.data()};
+    ballots = {all ? nullptr : valid.get(),
+               all ? nullptr : mask.get(),
+               all ? nullptr : draws.data(),
+               k,
+               n,
+               winner.data(),
+               score.data(),
+               used.data(),
+               tied.data()};
   }
 
   void check_problem(const char* table, int64_t b, const std::vector<double>& sums, int64_t counted) const {
