@@ -141,6 +141,8 @@ def test_a_lead_that_rounding_raises_is_the_whole_number():
         odds = (p / (1 - p)) ** power  # error and accuracy for which a lead of exactly `power` is enough
         options = {"max_votes": 99, "rule": "sprt", "accuracy": float(p), "error": float(1 / (1 + odds))}
         assert vote_status([power - 1, power], 0, **options).decided.tolist() == [False, True]
+        options["error"] *= 0.999
+        assert vote_status([power, power + 1], 0, **options).decided.tolist() == [False, True]
 
 
 def expected_votes(accuracy, k, max_votes, rule):

@@ -214,7 +214,7 @@ def test_each_problem_alone_has_the_same_bits(impl):
 
 @pytest.mark.native
 @pytest.mark.cpu
-def test_same_bits_at_any_thread_count_and_as_the_reference(threads):
+def test_thread_invariance_with_the_bits_of_the_reference(threads):
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(3000, 9, 5, generator=generator, dtype=torch.float64)
     permutation = torch.rand(3000, 9, 5, generator=generator).argsort(-1)
