@@ -53,6 +53,9 @@ PACKED_LINEAR_LOSS = (
     1, 0.2, 0.2, None, None, 0.0, 2, 3, 2.0, False, 0.0, False, True, False,
 )  # fmt: skip
 
+SCORES, RATED, DRAWS = LOGITS.view(4, 16, 5).double(), LOGITS[:, :16].double(), torch.tensor([0.2, 0.5, 0.9, 0.1], dtype=torch.float64)
+SHOWN, CAST, TAKING = SCORES.argsort(-1), random_ids((4, 16), 5) - 1, torch.ones(4, 5, dtype=torch.bool)
+
 # op -> argument lists; the gradient of the first is checked too where the op has one
 SAMPLES = {
     "token_logprobs": [(LOGITS, IDS, HEAT, -100), (LOGITS.view(2, 2, 80), IDS[:, 0].view(2, 2), None, -100)],
@@ -79,6 +82,8 @@ SAMPLES = {
     "policy_loss_backward": [(torch.tensor(2.0), torch.ones(4, 4, dtype=torch.float64), *LOSS)],
     "linear_policy_loss": [LINEAR_LOSS, PACKED_LINEAR_LOSS, (HIDDEN.bfloat16(), WEIGHT.bfloat16(), *PACKED_LINEAR_LOSS[2:])],
     "linear_policy_loss_backward": [(torch.tensor(2.0), [HIDDEN, WEIGHT], [HIDDEN, WEIGHT])],
+    "sum_vote": [(SCORES, SHOWN, RATED > -5, TAKING, RATED, DRAWS, 3), (SCORES[:2], None, None, None, None, None, 1)],
+    "majority_vote": [(CAST, RATED.abs(), RATED > -5, TAKING, DRAWS, 5), (CAST[:2], None, None, None, None, 9)],
     "group_advantages": None,  # these in tests/advantages
     "whiten": None,
     "pairwise_wins": None,  # these in tests/tournaments

@@ -213,10 +213,37 @@ def tournament_samples() -> list[Sample]:
     ]
 
 
+def vote_samples() -> list[Sample]:
+    """32 samples or votes on each of 4096 problems of 8 candidates; with everything, and of more candidates than one block takes."""
+    problems, k = 4096, 32
+
+    def numbers(*sizes: int) -> Tensor:
+        return torch.zeros(sizes, dtype=torch.float64)
+
+    def ids(*sizes: int) -> Tensor:
+        return torch.zeros(sizes, dtype=torch.int64)  # torch looks up by them
+
+    def flags(*sizes: int) -> Tensor:
+        return torch.zeros(sizes, dtype=torch.bool)
+
+    def everything(b: int, n: int) -> tuple[Any, ...]:
+        return numbers(b, k, n), ids(b, k, n), flags(b, k), flags(b, n), numbers(b, k), numbers(b), k // 2
+
+    total, count = frozenset({"_usable_kernel", "_sum_kernel", "_elect_kernel"}), frozenset({"_majority_kernel", "_elect_kernel"})
+    return [
+        Sample("sum_vote", "", lambda: (numbers(problems, k, 8), None, None, None, None, None, k), float64=total),
+        Sample("sum_vote", "everything", lambda: everything(problems, 8), float64=total),
+        Sample("sum_vote", "everything, n = 3000", lambda: everything(2, 3000), float64=total),
+        Sample("majority_vote", "", lambda: (ids(problems, k), None, None, None, None, 8), float64=count),
+        Sample("majority_vote", "mask, weights", lambda: (ids(2, k), numbers(2, k), flags(2, k), flags(2, 3000), numbers(2), 3000), float64=count),
+    ]
+
+
 SAMPLES: list[Sample] = [
     *(sample for name, dtype in DTYPES.items() for sample in logprob_samples(name, dtype)),
     *advantage_samples(),
     *loss_samples(),
     *(sample for name in ("bf16", "fp32") for sample in linear_loss_samples(name, DTYPES[name])),
     *tournament_samples(),
+    *vote_samples(),
 ]

@@ -1,4 +1,4 @@
-// What the bindings of the tournament ops share.
+// What the bindings of tournaments and votes share: arguments and results in float64, and problems shared out to threads by the time they take.
 #pragma once
 
 #include "bindings.h"

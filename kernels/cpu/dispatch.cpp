@@ -15,9 +15,11 @@ namespace rrm {
   extern const LossKernels losses;                          \
   extern const TournamentKernels tournaments;               \
   extern const TournamentRatingKernels tournaments_ratings; \
+  extern const VoteKernels votes;                           \
   }
-#define RRM_TABLE(name, isa) \
-  {name, &isa::advantages, &isa::linear_losses, &isa::logprobs, &isa::logprobs_backward, &isa::losses, &isa::tournaments, &isa::tournaments_ratings}
+#define RRM_TABLE(name, isa)                                                                            \
+  {name,         &isa::advantages,  &isa::linear_losses,       &isa::logprobs, &isa::logprobs_backward, \
+   &isa::losses, &isa::tournaments, &isa::tournaments_ratings, &isa::votes}
 
 RRM_DECLARE(baseline)
 #if defined(RRM_HAS_AVX512_BF16)

@@ -9,6 +9,7 @@
 #include "losses.h"
 #include "tournaments.h"
 #include "tournaments_ratings.h"
+#include "votes.h"
 
 namespace rrm {
 
@@ -21,6 +22,7 @@ struct Table {
   const LossKernels* losses;
   const TournamentKernels* tournaments;
   const TournamentRatingKernels* tournaments_ratings;
+  const VoteKernels* votes;
 };
 
 // The tables this processor can run, best first; the last is the baseline. `count` receives their number.

@@ -14,6 +14,8 @@ from rrm_core.tournaments.round_robin import RoundRobin
 from rrm_core.tournaments.schedulers import Pairs
 from rrm_core.tournaments.scores import borda, copeland, eigenvector, pagerank, win_rate
 from rrm_core.tournaments.swiss import Swiss
+from rrm_core.tournaments.verdicts import OrderSwap, VoteStatus, combine_orders, vote_status
+from rrm_core.tournaments.votes import Votes, majority_vote, sum_vote
 
 __all__ = [
     "Anchored",
@@ -21,19 +23,24 @@ __all__ = [
     "DavidsonRatings",
     "FrameMatches",
     "Knockout",
+    "OrderSwap",
     "PairCounts",
     "Pairs",
     "RatingStatus",
     "Ratings",
     "RoundRobin",
     "Swiss",
+    "VoteStatus",
+    "Votes",
     "bootstrap",
     "borda",
     "bradley_terry",
+    "combine_orders",
     "copeland",
     "davidson",
     "eigenvector",
     "elo",
+    "majority_vote",
     "matches_from_frame",
     "pagerank",
     "pairwise_counts",
@@ -42,5 +49,7 @@ __all__ = [
     "plot_ratings",
     "plot_tournament",
     "plot_wins",
+    "sum_vote",
+    "vote_status",
     "win_rate",
 ]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from rrm_core._library import define_op, launcher
-from rrm_core.tournaments import reference, reference_bradley_terry, reference_davidson, reference_scores
+from rrm_core.tournaments import reference, reference_bradley_terry, reference_davidson, reference_scores, reference_votes
 
 _MATCHES = "Tensor first, Tensor second, Tensor outcome, Tensor? problem, Tensor? weight"
 _SIZES = "SymInt num_problems, SymInt num_candidates"
+_VOTES = "(Tensor winner, Tensor score, Tensor used, Tensor tied)"
 
 
 def _fake_wins(first: Tensor, *others: Any) -> Tensor:
@@ -53,6 +54,21 @@ def _fake_resampled(first: Tensor, second: Tensor, outcome: Tensor, weight: Tens
 
 
 _MOST_IN_REGISTERS = 1024  # candidates of a power iteration in Triton
+
+
+def _fake_votes(batch: int, n: int, like: Tensor) -> reference_votes.VoteResults:
+    score = like.new_empty((batch, n), dtype=torch.float64)
+    winner, used, tied = (like.new_empty(batch, dtype=torch.int64) for _ in range(3))
+    return winner, score, used, tied
+
+
+def _fake_sum_vote(scores: Tensor, *others: Any) -> reference_votes.VoteResults:
+    return _fake_votes(scores.shape[0], scores.shape[2], scores)
+
+
+def _fake_majority_vote(votes: Tensor, *others: Any) -> reference_votes.VoteResults:
+    return _fake_votes(votes.shape[0], others[-1], votes)
+
 
 # What the Triton sweeps are good for, see kernels/cpu/tournaments_sweeps.h.
 _MOST_SWEPT, _MOST_SWEEPS, _SWEEP_TOLERANCE = 127, 40, 0.25
@@ -143,4 +159,20 @@ resampled_wins = define_op(
     _fake_resampled,
     in_float64=True,
     triton="tournaments_ratings:resampled_wins",
+)
+
+sum_vote = define_op(
+    f"sum_vote(Tensor scores, Tensor? permutation, Tensor? valid, Tensor? mask, Tensor? meta, Tensor? draws, SymInt k_meta) -> {_VOTES}",
+    reference_votes.sum_vote,
+    _fake_sum_vote,
+    in_float64=True,
+    triton="votes:sum_vote",
+)
+
+majority_vote = define_op(
+    f"majority_vote(Tensor votes, Tensor? weight, Tensor? valid, Tensor? mask, Tensor? draws, SymInt num_candidates) -> {_VOTES}",
+    reference_votes.majority_vote,
+    _fake_majority_vote,
+    in_float64=True,
+    triton="votes:majority_vote",
 )

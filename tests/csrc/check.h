@@ -22,3 +22,4 @@ void test_logprob_gradients(const rrm::Table& table);
 void test_advantages(const rrm::Table& table);
 void test_losses(const rrm::Table& table);
 void test_tournaments(const rrm::Table& table);
+void test_votes(const rrm::Table& table);

@@ -175,9 +175,9 @@ def test_bad_input():
         ({"rate": lambda wins: wins}, r"rate: expected scores \[1000, 3\], got torch.Size\(\[1000, 3, 3\]\)"),
         ({"rate": lambda wins: None}, r"rate: expected scores \[1000, 3\], got None"),
     ):
-        with pytest.raises(ValueError, match="^" + message):
+        with pytest.raises(ValueError, match=r"^" + message):
             bootstrap(**arguments, **options)
-    with pytest.raises(TypeError, match="^seed: expected an integer, got float"):
+    with pytest.raises(TypeError, match=r"^seed: expected an integer, got float"):
         bootstrap(**arguments, seed=0.5)
 
 

@@ -288,19 +288,19 @@ def test_registration_and_compilation():
 
 def test_bad_input():
     counts = random_counts(1, 3, 4)
-    with pytest.raises(TypeError, match="^counts: expected a PairCounts, got Tensor"):
+    with pytest.raises(TypeError, match=r"^counts: expected a PairCounts, got Tensor"):
         davidson(counts.wins)
-    with pytest.raises(ValueError, match="^ties: expected finite values of at least 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"^ties: expected finite values of at least 0, got -1.0"):
         davidson(PairCounts(counts.wins, counts.ties - 20 * torch.eye(3).flip(0) * 0 - torch.ones(3, 3) * (counts.ties + 1)))
     with pytest.raises(ValueError, match=r"^ties: expected shape \[1, 3, 3\], got \[3, 3\]"):
         davidson(PairCounts(counts.wins, counts.ties[0]))
-    with pytest.raises(ValueError, match="^tie_strength: expected finite numbers above 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"^tie_strength: expected finite numbers above 0, got 0.0"):
         davidson(counts, tie_strength=0.0)
-    with pytest.raises(ValueError, match="^shared: expected False with a given tie_strength, got True"):
+    with pytest.raises(ValueError, match=r"^shared: expected False with a given tie_strength, got True"):
         davidson(counts, tie_strength=1.0, shared=True)
-    with pytest.raises(ValueError, match="^prior: expected a finite number of at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"^prior: expected a finite number of at least 0, got -1"):
         davidson(counts, prior=-1)
-    with pytest.raises(TypeError, match="^stderr: expected a bool, got str"):
+    with pytest.raises(TypeError, match=r"^stderr: expected a bool, got str"):
         davidson(counts, stderr="sandwich")
     assert davidson(PairCounts(torch.zeros(0, 3, 3), torch.zeros(0, 3, 3)), stderr=True).rating.shape == (0, 3)
 

@@ -81,11 +81,11 @@ def test_duplicated_matches_are_weights(impl):
 
 def test_bad_input():
     counts = pairwise_counts([0, 1], [1, 0], [1, 1], num_candidates=2)
-    with pytest.raises(ValueError, match="^wins: expected a PairCounts for sandwich errors, got Tensor"):
+    with pytest.raises(ValueError, match=r"^wins: expected a PairCounts for sandwich errors, got Tensor"):
         bradley_terry(counts.wins, stderr="sandwich")
-    with pytest.raises(ValueError, match="^stderr: expected False or True or 'hessian' or 'sandwich', got 'bread'"):
+    with pytest.raises(ValueError, match=r"^stderr: expected False or True or 'hessian' or 'sandwich', got 'bread'"):
         bradley_terry(counts, stderr="bread")
-    with pytest.raises(ValueError, match="^ties: expected finite values of at least 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"^ties: expected finite values of at least 0, got -1.0"):
         bradley_terry(PairCounts(counts.wins, counts.ties - 1))
 
 

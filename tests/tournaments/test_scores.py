@@ -200,7 +200,7 @@ def test_bad_wins(score):
 def test_bad_options():
     with pytest.raises(ValueError, match=r"^damping: expected a number in \[0, 1\), got 1"):
         pagerank(some_wins(), damping=1)
-    with pytest.raises(ValueError, match="^prior: expected a finite number of at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"^prior: expected a finite number of at least 0, got -1"):
         eigenvector(some_wins(), prior=-1)
     with pytest.raises(ValueError, match=r"^mask: expected shape \[3, 6\], got \[3\]"):
         pagerank(some_wins(), mask=[True] * 3)
