@@ -75,7 +75,8 @@ class League(Scheduler):
         return self._credit(decided, 1 - decided)
 
     def _votes_won(self) -> Tensor:
-        return self._credit(self._outcome.nansum(1), (1 - self._outcome).nansum(1))
+        """Without the last digits, so that sums of the same votes in another order are equal."""
+        return self._credit(self._outcome.nansum(1), (1 - self._outcome).nansum(1)).round(decimals=9)
 
     def _met(self) -> Tensor:
         """Matches of everyone."""

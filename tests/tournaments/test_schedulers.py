@@ -82,7 +82,7 @@ def test_judge_calls(kind, problems, n, votes, both, ragged, seed):
 
 @every
 @pytest.mark.parametrize("votes", [1, 3])
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("share", [0.003, 0.3, 1.0])
 def test_both_orders_cancel_a_judge_of_positions(kind, votes, share):
     """Whatever the rounding of 1 - share: every match is a tie."""
     tournament, ties = make(kind, 3, 7, votes=votes, both_orders=True), make(kind, 3, 7)
