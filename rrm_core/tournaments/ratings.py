@@ -160,9 +160,9 @@ def elo(
         int64 [B]: CONVERGED, since nothing is iterated to a limit. iterations int64 [B]: matches counted. Inputs are detached.
 
     Numerics: float64; bodies agree with the loop above to some 1e-16 of a rating a match. Where values cannot be checked (CUDA,
-    torch.compile), a match with an id out of range or of a candidate against itself is not counted, nor is an order's entry out of range, and an
-    outcome or weight out of range makes both ratings NaN, and those of whoever meets them later. The plain PyTorch body takes as many steps as the largest
-    problem has matches on CPU, and M elsewhere, so as not to wait for the device.
+    torch.compile), a match with an id out of range or of a candidate against itself is not counted, nor is an order's entry out of range, and
+    an outcome or weight out of range makes both ratings NaN, and those of whoever meets them later. The plain PyTorch body takes as many
+    steps as the largest problem has matches on CPU, and M elsewhere, so as not to wait for the device.
 
     Source: Elo, The Rating of Chessplayers (1978); the defaults are evalica's, with which RRM (arXiv:2505.14674) rates.
 
