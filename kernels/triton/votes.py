@@ -143,7 +143,7 @@ def _places(permutation: Tensor) -> Tensor:
 def _highest(meta: Tensor, usable: Tensor, k_meta: int) -> Tensor:
     """The k_meta usable samples rated highest, of equals the first [B, k]."""
     usable = usable & ~meta.isnan()
-    rated = meta.to(torch.float64).masked_fill(~usable, -torch.inf) + 0.0  # -0 is 0
+    rated = meta.to(torch.float64).masked_fill(~usable, -torch.inf) + 0.0  # -0 is 0, to a radix sort too
     order = rated.argsort(dim=1, descending=True, stable=True)
     order = order.gather(1, usable.gather(1, order).to(torch.int8).argsort(dim=1, descending=True, stable=True))  # -inf is a rating too
     first = (torch.arange(meta.shape[1], device=meta.device) < k_meta).expand_as(usable)

@@ -202,6 +202,17 @@ def test_a_draw_always_names_one_of_those_tied(impl, draw):
 
 
 @pytest.mark.triton
+def test_ties_far_apart(impl):
+    """In several blocks of the Triton body."""
+    scores = torch.zeros(6, 1, 3000, dtype=torch.float64)
+    scores[:, :, [3, 1500, 2047, 2048, 2999]] = 1.0
+    draws = torch.tensor([0.0, 0.21, 0.41, 0.61, 0.81, 0.99], dtype=torch.float64)
+    winner, _, _, tied = schema.sum_vote.body(impl, scores)(scores, None, None, None, None, draws, 1)
+    assert winner.tolist() == [3, 1500, 2047, 2048, 2999, 2999]
+    assert tied.tolist() == [5] * 6
+
+
+@pytest.mark.triton
 def test_each_problem_alone_has_the_same_bits(impl):
     columns, cast = shaped(sampled(3, 9, 5, 3), 9, 5, 3), shaped(ballots(3, 9, 5, 3), 9, 5, 3)
     together, counts = sum_vote(**columns, on_tie="first", impl=impl), majority_vote(**cast, num_candidates=3, on_tie="first", impl=impl)
