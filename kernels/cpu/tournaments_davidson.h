@@ -120,7 +120,7 @@ inline double step_of(const TieProblem& p, TieState* s, double* left) {
 }
 
 inline Fit newton(const TieProblem& p, TieState* s, int64_t most, double* left) {
-  constexpr double kShortest = 0x1p-40;
+  constexpr double kShortest = 0x1p-24;
   for (int64_t steps = 0;; ++steps) {
     const double residual = ascend(p, s);
     if (!(residual > p.q.tol) || steps >= most) return {steps, residual <= p.q.tol};
@@ -129,7 +129,7 @@ inline Fit newton(const TieProblem& p, TieState* s, int64_t most, double* left) 
     double promised = s->of_eta * of_eta, part = 1.0;
     for (int64_t i = 0; i < p.q.n; ++i) promised += s->ascent[i] * s->step[i];
     const double rounding = 64.0 * kEpsilon * before;  // what the loss can't tell
-    while (part > kShortest && !(loss(p, *s, of_eta, part) <= before - 1e-4 * part * promised + rounding)) part /= 2.0;
+    while (part > kShortest && !(loss(p, *s, of_eta, part) <= before - 1e-4 * part * promised + rounding)) part /= 4.0;
     for (int64_t i = 0; i < p.q.n; ++i) s->theta[i] += part * s->step[i];
     s->eta += part * of_eta;
   }

@@ -138,7 +138,7 @@ def bootstrap(
 def _summary(rating: Tensor, samples: Tensor, level: float, mask: Tensor | None, keep: bool) -> Bootstrap:
     out = torch.zeros_like(rating, dtype=torch.bool) if mask is None else ~mask
     rank = _ranks(samples)
-    top = (rank == 1) & ~out & ~samples.isnan()
+    top = ((rank == 1) & ~out & ~samples.isnan()).double()
     best = (top / top.sum(-1, keepdim=True).clamp(min=1)).mean(0)
     low, high = (1 - level) / 2, (1 + level) / 2
     lower, upper = (_quantile(samples, q).masked_fill(out, float("-inf")) for q in (low, high))

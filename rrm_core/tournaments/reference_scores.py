@@ -19,7 +19,8 @@ def pair_scores(wins: Tensor, kind: int) -> Tensor:
         return won.masked_fill(~met, 0.0).sum(-1)
     if kind == PAIR_SCORES["win_rate"]:
         return torch.where(met, won / games, 0.0).sum(-1) / met.sum(-1)
-    return torch.where(met, ((won - won.mT).sign() + 1) / 2, 0.0).sum(-1)
+    beaten = torch.where(won > won.mT, 1.0, torch.where(won == won.mT, 0.5, torch.where(won < won.mT, 0.0, games)))  # NaN where games are
+    return beaten.masked_fill(~met, 0.0).sum(-1)
 
 
 def power_iteration(matrix: Tensor, start: Tensor, shift: Tensor, teleport: float, max_iter: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:

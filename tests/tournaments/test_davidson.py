@@ -276,14 +276,16 @@ def test_bodies_agree_and_are_the_same_at_any_thread_count(threads):
     assert (found[0].iterations - expected[7]).abs().max() <= 1
 
 
-def test_registration_and_compilation():
+def test_registration_and_compilation(impl):
     counts = random_counts(2, 4, 5)
     op = torch.ops.rrm.davidson.default
     torch.library.opcheck(op, (*counts, None, None, 0.1, True, 50, 1e-9))
     torch.library.opcheck(op, (*counts, torch.ones(2, 4, dtype=torch.bool), torch.zeros(2), 0.1, False, 50, 1e-9))
+    if impl == "reference":
+        return  # steps unrolled, with every shortening of each: minutes
     torch._dynamo.reset()
-    compiled = torch.compile(lambda w, t: davidson(PairCounts(w, t)).rating, fullgraph=True, backend="aot_eager", dynamic=True)
-    torch.testing.assert_close(compiled(*counts), davidson(counts).rating, rtol=0, atol=1e-8)
+    compiled = torch.compile(lambda w, t: davidson(PairCounts(w, t), max_iter=2).rating, fullgraph=True, backend="aot_eager", dynamic=True)
+    torch.testing.assert_close(compiled(*counts), davidson(counts, max_iter=2).rating, rtol=0, atol=1e-12)
 
 
 def test_bad_input():
