@@ -96,18 +96,21 @@ def draw(found: dict[str, list[Row]], title: str, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 3, figsize=(16, 10.5), layout="constrained")
-    figure.suptitle(f"Simulated judges: what judge calls buy ({title}; bars: two standard errors)")
-    played = [row for row in found["tournaments"] if row["judge"] == IN_FULL]
-    for axis, n in zip(axes[0], SHOWN, strict=True):
+    figure, axes = pyplot.subplots(2, 4, figsize=(21, 10.5), layout="constrained")
+    figure.suptitle(f"Simulated judges: what judge calls buy ({title}; bars: two standard errors)", fontsize=14)
+    played, again = [row for row in found["tournaments"] if row["judge"] == IN_FULL], found["repeating judges"]
+    for axis, n in zip(axes[0, :3], SHOWN, strict=True):
         own = [row for row in played if row["n"] == n]
         axis.set_visible(bool(own))  # a quick run has fewer sizes
         if own:
-            _draw_tournaments(axis, own, n)
+            _draw_tournaments(axis, own, f"n = {n}, judge right about {IN_FULL:.0%} of pairs")
+    n = again[0]["n"]
+    _draw_tournaments(axes[0, 3], [row for row in again if row["repeats"] == 1], f"n = {n}, always the same verdict on a pair")
     _draw_scores(axes[1, 0], found["sampled scores"])
     _draw_adaptive(axes[1, 1], found["adaptive votes"])
     _draw_orders(axes[1, 2], found["elo orders"])
-    figure.savefig(path, dpi=100)
+    _draw_bias(axes[1, 3], found["position bias"])
+    figure.savefig(path, dpi=90)
     pyplot.close(figure)
 
 
@@ -124,14 +127,15 @@ def _log_calls(axis: Any, label: str) -> None:
     axis.grid(alpha=0.3)
 
 
-def _draw_tournaments(axis: Any, rows: Sequence[Row], n: int) -> None:
+def _draw_tournaments(axis: Any, rows: Sequence[Row], title: str) -> None:
+    n = rows[0]["n"]
     for family, label in FAMILIES.items():
         rating = "bradley_terry" if family in ("round robin", "anchored") else OWN
         own = [row for row in rows if row["method"].startswith(family) and row["rating"] == rating and "order" not in row["method"]]
         _line(axis, own, label=label)
     axis.axhline(100 / n, color="grey", linestyle=":", label="a guess")
     _log_calls(axis, "judge calls per problem")
-    axis.set(title=f"n = {n}, judge right about {IN_FULL:.0%} of pairs", ylim=(0, 100))
+    axis.set(title=title, ylim=(0, 100))
     if n == SHOWN[0]:
         axis.legend(fontsize=9, loc="upper left")
 
@@ -173,6 +177,20 @@ def _draw_orders(axis: Any, rows: Sequence[Row]) -> None:
         places = [sizes.index(row["n"]) + (number - (len(names) - 1) / 2) * width for row in own]
         axis.bar(places, [100 * row["changed"] for row in own], width, yerr=[200 * row["stderr"] for row in own], label=label)
     axis.set_xticks(range(len(sizes)), [f"n = {n}" for n in sizes])
-    axis.set(ylabel="picks that change, %", title="Elo in two orders of the same matches (Bradley-Terry: 0)")
+    axis.set(ylabel="picks that change, %", title="Elo in two orders of the same matches")
+    axis.plot([], [], " ", label="bradley_terry: 0 everywhere")
     axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
     axis.legend(fontsize=9, loc="upper left")
+
+
+def _draw_bias(axis: Any, rows: Sequence[Row]) -> None:
+    for method in dict.fromkeys(row["method"] for row in rows):
+        family, style = list(FAMILIES).index(method.split(",")[0]), "-" if method.endswith("both orders") else "--"
+        own = [row for row in rows if row["method"] == method]
+        percents, bars = [100 * row["accuracy"] for row in own], [200 * row["stderr"] for row in own]
+        label = f"{method} ({own[0]['calls']:.0f} calls)"
+        axis.errorbar([row["bias"] for row in own], percents, yerr=bars, color=f"C{family}", linestyle=style, marker="o", markersize=5, label=label)
+    axis.set(xlabel="log-odds added for whoever is shown first", ylabel="pick is the best, %", title=f"Position bias, n = {rows[0]['n']}")
+    axis.set_ylim(0, 100)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9, loc="upper right")
