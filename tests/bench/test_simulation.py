@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import simulation
-from bench.simulation_judge import ACCURACIES, Judge, play, slope_of, stream, strengths
+from bench.simulation_judge import ACCURACIES, Judge, play, slope_of, stream, strengths, subseed
 from bench.simulation_tournaments import OWN, compare, elo_orders, knockouts, leagues, quality
 from bench.simulation_votes import CAP, adaptive_votes, coverage, sampled_scores, ties
 from rrm_core.tournaments import Pairs, RoundRobin
@@ -72,6 +72,11 @@ def test_lots_know_nothing_of_the_strengths():
     borda = next(row for row in compare(anchored, judge, True, 0) if row["rating"] == "borda")
     # one of the two anchors has most points: right where it is the best of all, one time in eight
     assert abs(borda["accuracy"] - 2 / 16) < SIGMAS * math.sqrt(2 / 16 * 14 / 16 / 4000)
+
+
+def test_seeds_are_the_same_in_every_process_and_of_each_thing_its_own():
+    assert subseed(7, "lots", "swiss, 3 rounds", 8) == 7 + 1679773171
+    assert len({subseed(0, "lots", method, n) for n in (4, 8, 16) for method, _ in (*knockouts(n), *leagues(n))}) == 35
 
 
 @pytest.mark.parametrize("n", [4, 8, 16])
