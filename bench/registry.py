@@ -91,6 +91,6 @@ def with_gradients(forward: Run, *wanted: int) -> Run:
 
 def all_cases(scale: Scale, *, inductor: bool = False) -> list[Case]:
     """Every case at a scale: "tiny" for tests, "quick" for a glance, "full" for figures. ``inductor``: torch.compile as a contender."""
-    from bench.cases import advantages, logprobs, losses, overhead, tournaments, votes
+    from bench.cases import advantages, bootstrap, logprobs, losses, overhead, tournaments, votes
 
-    return [case for module in (logprobs, advantages, losses, tournaments, votes, overhead) for case in module.cases(scale, inductor)]
+    return [case for module in (logprobs, advantages, losses, tournaments, bootstrap, votes, overhead) for case in module.cases(scale, inductor)]

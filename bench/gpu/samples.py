@@ -207,7 +207,7 @@ def tournament_samples() -> list[Sample]:
         Sample(
             "resampled_wins",
             "100 replicates",
-            lambda: (*columns()[:3], zeros(matches), ids(problems + 1), zeros(100, matches, dtype=torch.int32), n),
+            lambda: (*columns()[:3], zeros(matches), torch.arange(problems + 1) * 28, zeros(100, matches, dtype=torch.int32), n),
             float64=frozenset({"_resampled_kernel"}),
         ),
     ]

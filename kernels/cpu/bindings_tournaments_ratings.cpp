@@ -57,9 +57,16 @@ Tensor resampled_wins(Tensor first, Tensor second, Tensor outcome, OptionalTenso
   bool grouped = ends.data[0] == 0 && ends.data[problems] == matches;
   for (int64_t b = 0; b < problems; ++b) grouped &= ends.data[b] <= ends.data[b + 1];
   STD_TORCH_CHECK(grouped, "offsets: expected to ascend from 0 to the number of matches");
+  STD_TORCH_CHECK(n * n <= std::numeric_limits<int32_t>::max(), "num_candidates: expected at most 46340");
+  std::vector<rrm::Points> points(matches);  // of those that can't be, nothing to the first cell
+  for (int64_t k = 0; k < matches; ++k) {
+    const int64_t a = i.data[k], b = j.data[k];
+    const double w = weights.data ? weights.data[k] : 1.0, share_of_first = share_of_win.data[k];
+    if (0 <= a && a < n && 0 <= b && b < n) points[k] = {int32_t(a * n + b), int32_t(b * n + a), w * share_of_first, w * (1.0 - share_of_first)};
+  }
   Tensor wins = zeros(first, {replicates, problems, n, n}, ScalarType::Double);
   auto* won = static_cast<double*>(wins.mutable_data_ptr());
-  const rrm::Resampling job{i.data, j.data, share_of_win.data, weights.data, ends.data, drawn.data, matches, problems, n};
+  const rrm::Resampling job{points.data(), ends.data, drawn.data, matches, problems, n};
   share(replicates, 5 * matches, [&](int64_t begin, int64_t end) {
     const std::unique_ptr<int32_t[]> counts(new int32_t[matches]);
     rrm::table().tournaments_ratings->resampled_wins(job, won, counts.get(), begin, end);

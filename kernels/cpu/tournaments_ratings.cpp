@@ -164,11 +164,10 @@ void resampled_wins(const Resampling& t, double* wins, int32_t* counts, int64_t 
     for (int64_t b = 0; b < t.problems; ++b) {
       double* of_problem = wins + (r * t.problems + b) * t.n * t.n;
       for (int64_t k = t.offsets[b]; k < t.offsets[b + 1]; ++k) {
-        const int64_t i = t.first[k], j = t.second[k];
-        if (counts[k] == 0 || i < 0 || i >= t.n || j < 0 || j >= t.n) continue;
-        const double times = double(counts[k]) * (t.weight ? t.weight[k] : 1.0);
-        of_problem[i * t.n + j] += times * t.outcome[k];
-        of_problem[j * t.n + i] += times * (1.0 - t.outcome[k]);
+        const Points& p = t.points[k];
+        const double times = double(counts[k]);
+        of_problem[p.forth] += times * p.won;
+        of_problem[p.back] += times * p.lost;
       }
     }
   }

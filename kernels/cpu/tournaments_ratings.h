@@ -38,12 +38,17 @@ struct PowerIteration {
 
 enum class PairScore : int64_t { kBorda, kWinRate, kCopeland };
 
-// Resampled matches, grouped by problem: those of problem b are offsets[b] to offsets[b + 1] - 1.
+// What a match adds to two cells of its problem's [n, n].
+struct Points {
+  int32_t forth, back;
+  double won, lost;
+};
+
+// Matches grouped by problem: those of problem b are offsets[b] to offsets[b + 1] - 1.
 struct Resampling {
-  const int64_t *first, *second;   // [M]
-  const double *outcome, *weight;  // [M], weight may be null
-  const int64_t* offsets;          // [B + 1], those of a valid grouping
-  const int32_t* draws;            // [R, M], 31 bits each
+  const Points* points;    // [M]
+  const int64_t* offsets;  // [B + 1]
+  const int32_t* draws;    // [R, M], 31 bits each
   int64_t matches, problems, n;
 };
 

@@ -88,8 +88,8 @@ def _resampled_kernel(share_ptr, weight_ptr, times_ptr, order_ptr, offsets_ptr, 
         b_times = tl.load(times_ptr + i_replicate * matches + entry // 2, mask=m_entry, other=0)
         b_share = tl.load(share_ptr + entry // 2, mask=m_entry, other=0.0)
         b_weight = tl.load(weight_ptr + entry // 2, mask=m_entry, other=0.0)
-        points = b_times.to(tl.float64) * b_weight * tl.where(entry % 2 == 1, 1.0 - b_share, b_share)
-        b_won += tl.where(m_entry & (b_times > 0), points, 0.0)
+        points = b_times.to(tl.float64) * (b_weight * tl.where(entry % 2 == 1, 1.0 - b_share, b_share))
+        b_won += tl.where(m_entry, points, 0.0)
     tl.store(wins_ptr + i_replicate * cells + o_cell, b_won, mask=m_cell)
 
 

@@ -15,8 +15,8 @@ from rrm_core.tournaments.inputs import ArrayLike, PairCounts, matches, seeded, 
 from rrm_core.tournaments.ratings import Ratings, bradley_terry
 from rrm_core.tournaments.tables import leaderboard
 
-# Draws and cells of wins at work at a time, 4 and 8 bytes each.
-_AT_ONCE = 1 << 24
+# Draws and cells of wins at work at a time, 4 and 8 bytes each: as many as caches hold.
+_AT_ONCE = 1 << 20
 
 
 class Bootstrap(NamedTuple):
@@ -77,7 +77,7 @@ def bootstrap(
         rate: wins [P, n, n] of many problems (replicates of one problem are B apart) -> Ratings or scores [P, n], such as ``borda`` or
             ``lambda wins: bradley_terry(wins, prior=1.0)``. ``bradley_terry`` with mask and prior when None.
         prior: of ``bradley_terry``. Keep it: a replicate in which somebody won everything has no finite rating of its own.
-        replicates: R. Their matches are drawn and counted side by side, up to 2^24 draws at a time.
+        replicates: R. Their matches are drawn and counted side by side, a million draws at a time.
         level: the coverage of the intervals, in (0, 1).
         seed: of the draws.
         keep_samples: whether to return the ratings of every replicate.
@@ -128,9 +128,10 @@ def bootstrap(
     total = len(kept)
     step = max(1, min(replicates, _AT_ONCE // max(1, total, num_problems * n * n)))
     samples = torch.empty(replicates, num_problems, n, dtype=torch.float64, device=first.device)
+    draws = torch.empty(step, total, dtype=torch.int32)
     for start in range(0, replicates, step):
-        draws = torch.empty(min(step, replicates - start), total, dtype=torch.int32).random_(generator=generator)
-        samples[start : start + step] = rated(count(*columns, offsets, draws.to(first.device), n))
+        drawn = draws[: replicates - start].random_(generator=generator)
+        samples[start : start + step] = rated(count(*columns, offsets, drawn.to(first.device), n))
     rating = rated(schema.pairwise_wins.body(impl, first)(*columns[:3], problem[kept], columns[3], num_problems, n).unsqueeze(0))[0]
     return _summary(rating, samples, level, mask, keep_samples)
 

@@ -54,12 +54,12 @@ def resampled_wins(
     problem = torch.repeat_interleave(offsets.diff(), output_size=matches)
     ones = torch.ones(1, dtype=torch.int64, device=draws.device).expand(replicates, matches)
     times = torch.zeros(replicates, matches, dtype=torch.int64, device=draws.device).scatter_add_(1, drawn_matches(offsets, draws), ones)
-    counts = times if weight is None else times * weight.to(torch.float64)
     share = outcome.to(torch.float64)
+    weight = torch.ones_like(share) if weight is None else weight.to(torch.float64)
     inside = (first >= 0) & (first < n) & (second >= 0) & (second < n)
     cell = torch.stack(((problem * n + first) * n + second, (problem * n + second) * n + first), -1)
     cell = cell.masked_fill(~inside.unsqueeze(-1), problems * n * n)
-    points = torch.stack((counts * share, counts * (1 - share)), -1).masked_fill((times == 0).unsqueeze(-1), 0.0)  # [R, M, 2]
+    points = times.unsqueeze(-1) * torch.stack((weight * share, weight * (1 - share)), -1)  # [R, M, 2]
     total = share.new_zeros(replicates, problems * n * n + 1)
     total.index_add_(1, cell.flatten(), points.flatten(1))
     return total[:, :-1].reshape(replicates, problems, n, n)
