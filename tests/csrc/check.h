@@ -22,4 +22,5 @@ void test_logprob_gradients(const rrm::Table& table);
 void test_advantages(const rrm::Table& table);
 void test_losses(const rrm::Table& table);
 void test_tournaments(const rrm::Table& table);
+void test_tournaments_ratings(const rrm::Table& table);
 void test_votes(const rrm::Table& table);

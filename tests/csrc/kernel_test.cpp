@@ -184,6 +184,7 @@ int main() {
     test_advantages(tables[t]);
     test_losses(tables[t]);
     test_tournaments(tables[t]);
+    test_tournaments_ratings(tables[t]);
     test_votes(tables[t]);
     std::printf("%s: %d checks\n", tables[t].name, passed - before);
   }

@@ -73,8 +73,8 @@ void test_ratings(const Table& table, int64_t batch, int64_t n, double prior, bo
     wins[c] = i == j ? kNaN : !chain || i - j == 1 || j - i == 1 ? 1 + generator() % 4 : 0;
   }
   for (int64_t c = 0; c < batch * n; ++c) mask[c] = chain ? c % n > 0 : generator() % 8 > 0;
-  const BradleyTerry job{wins.data(), nullptr,       mask.get(),   n,             prior,            1e-10, 60,
-                         Errors::kHessian, rating.data(), error.data(), status.data(), iterations.data()};
+  const BradleyTerry job{wins.data(),  nullptr,       mask.get(),       n, prior, 1e-10, 60, Errors::kHessian, rating.data(),
+                         error.data(), status.data(), iterations.data()};
   table.tournaments->bradley_terry(job, scratch.data(), 0, batch / 2);
   table.tournaments->bradley_terry(job, scratch.data(), batch / 2, batch);
   for (int64_t b = 0; b < batch; ++b) {
