@@ -89,7 +89,7 @@ def bootstrap(
         outwards; equals share the better rank. best [B, n]: the share of replicates in which it comes out on top, shared between equals. samples
         [R, B, n] or None. float64; candidates who take no part have ratings of -inf, ranks of 0 and ``best`` 0. Inputs are detached.
 
-    Numerics: draws are 31 bits of ``Tensor.random_`` on CPU, scaled to the number of the problem's matches M: no match is favoured by more than
+    Numerics: draws are 31 bits each of ``Tensor.random_`` on CPU, scaled to the number of the problem's matches M: no match is favoured by more than
     M / 2^31. The same seed gives the same draws on every device, replicate by replicate. Matches are taken for independent of each other:
     where several are judgements of one prompt, intervals come out too narrow.
 
@@ -126,11 +126,12 @@ def bootstrap(
         return score.view(wins.shape[:3]) if mask is None else score.view(wins.shape[:3]).masked_fill(~mask, float("-inf"))
 
     total = len(kept)
-    step = max(1, min(replicates, _AT_ONCE // max(1, total, num_problems * n * n)))
+    step = min(replicates, 2 * max(1, _AT_ONCE // (2 * max(1, total, num_problems * n * n))))
     samples = torch.empty(replicates, num_problems, n, dtype=torch.float64, device=first.device)
-    draws = torch.empty(step, total, dtype=torch.int32)
+    bits = torch.empty((step * total + 1) // 2, dtype=torch.int64)  # two draws each: torch takes no longer for 63 bits than for 31
     for start in range(0, replicates, step):
-        drawn = draws[: replicates - start].random_(generator=generator)
+        some = min(step, replicates - start)  # an even number but for the last: what is drawn doesn't depend on it
+        drawn = bits.random_(generator=generator).view(torch.int32)[: some * total].view(some, total)
         samples[start : start + step] = rated(count(*columns, offsets, drawn.to(first.device), n))
     rating = rated(schema.pairwise_wins.body(impl, first)(*columns[:3], problem[kept], columns[3], num_problems, n).unsqueeze(0))[0]
     return _summary(rating, samples, level, mask, keep_samples)

@@ -1,8 +1,8 @@
 // Davidson ratings against what defines them, scores of pairs, power iteration and resampled wins against plain loops.
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <random>
 #include <vector>
 
@@ -31,14 +31,14 @@ struct Counts {
 void test_davidson(const Table& table, int64_t batch, int64_t n, double prior, bool given) {
   std::mt19937 generator(n);
   const Counts counts(batch, n, generator);
-  const auto mask = std::make_unique<bool[]>(batch * n);
+  std::array<bool, 256> mask{};  // batch * n
   for (int64_t c = 0; c < batch * n; ++c) mask[c] = c % n < 2 || generator() % 8 > 0;
   std::vector<double> known(batch, 0.3), rating(batch * n, kNaN), error(rating), slope(rating), log_tie(batch, kNaN), score(log_tie),
       curvature(log_tie), scratch(davidson_scratch(n));
   std::vector<int64_t> status(batch, -1), iterations(batch, -1);
   const Davidson job{counts.wins.data(),
                      counts.ties.data(),
-                     mask.get(),
+                     mask.data(),
                      given ? known.data() : nullptr,
                      n,
                      prior,
@@ -116,9 +116,9 @@ void test_power_iteration(const Table& table, int64_t batch, int64_t n) {
   std::mt19937 generator(n);
   std::vector<double> matrix(batch * n * n), start(batch * n, 1.0 / double(n)), shift(batch, 0.5), vector(batch * n, kNaN), scratch(n);
   std::vector<int64_t> iterations(batch, -1);
-  const auto converged = std::make_unique<bool[]>(batch);
+  bool converged[8] = {};
   for (double& cell : matrix) cell = 0.25 + (generator() % 8) / 8.0;
-  const PowerIteration job{matrix.data(), start.data(), shift.data(), 0.1, n, 500, 1e-13, vector.data(), converged.get(), iterations.data()};
+  const PowerIteration job{matrix.data(), start.data(), shift.data(), 0.1, n, 500, 1e-13, vector.data(), converged, iterations.data()};
   table.tournaments_ratings->power_iteration(job, scratch.data(), 0, batch);
   for (int64_t b = 0; b < batch; ++b) {
     check(converged[b] && iterations[b] > 0 && iterations[b] < 500, table.name, "power iteration", iterations[b], 1);

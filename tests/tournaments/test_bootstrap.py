@@ -42,7 +42,8 @@ def test_equals_the_loop(impl, total, problems, n, replicates, weighted, seed):
     found = bootstrap(**arguments, weight=weight, replicates=replicates, seed=seed, rate=borda, keep_samples=True, level=0.5)
     rows = [k for b in range(problems) for k in range(total) if arguments["problem"][k] == b and not math.isnan(arguments["outcome"][k])]
     by_problem = [[k for k in rows if arguments["problem"][k] == b] for b in range(problems)]
-    draws = torch.empty(replicates, len(rows), dtype=torch.int32).random_(generator=torch.Generator().manual_seed(seed))
+    bits = torch.empty((replicates * len(rows) + 1) // 2, dtype=torch.int64).random_(generator=torch.Generator().manual_seed(seed))
+    draws = bits.view(torch.int32)[: replicates * len(rows)].view(replicates, len(rows)) & 0x7FFFFFFF
     samples = torch.zeros(replicates, problems, n, dtype=torch.float64)
     for r in range(replicates):
         at = 0
