@@ -58,3 +58,9 @@ def test_each_object_uses_its_own_vectors():
 
 def test_no_path_of_the_build_machine_is_inside():
     assert str(ROOT).encode() not in Path(library()).read_bytes()
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda p: f"{p.parents[2].name}/{p.name}")
+def test_nothing_of_an_instruction_set_runs_before_it_is_chosen(path):
+    """An initialiser of its own would run on processors that the file is not for."""
+    assert b".init_array" not in path.read_bytes()

@@ -57,8 +57,8 @@ Tensor resampled_wins(Tensor first, Tensor second, Tensor outcome, OptionalTenso
   bool grouped = ends.data[0] == 0 && ends.data[problems] == matches;
   for (int64_t b = 0; b < problems; ++b) grouped &= ends.data[b] <= ends.data[b + 1];
   STD_TORCH_CHECK(grouped, "offsets: expected to ascend from 0 to the number of matches");
-  STD_TORCH_CHECK(n * n <= std::numeric_limits<int32_t>::max(), "num_candidates: expected at most 46340");
-  std::vector<rrm::Points> points(matches);  // of those that can't be, nothing to the first cell
+  STD_TORCH_CHECK(1 <= n && n <= 46340, "num_candidates: expected 1 to 46340");  // whose square an int32 holds
+  std::vector<rrm::Points> points(matches);                                      // of those that can't be, nothing to the first cell
   for (int64_t k = 0; k < matches; ++k) {
     const int64_t a = i.data[k], b = j.data[k];
     const double w = weights.data ? weights.data[k] : 1.0, share_of_first = share_of_win.data[k];

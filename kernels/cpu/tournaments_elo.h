@@ -35,7 +35,6 @@ struct Powers {
     for (int k = 0; k < kPowers; ++k) of[k] = exp2(double(k) / kPowers);
   }
 };
-const Powers powers;
 
 inline int64_t bits_of(double x) {
   int64_t bits;
@@ -46,9 +45,9 @@ inline int64_t bits_of(double x) {
 // 1 / (1 + exp(x)) to about two units in the last place. For short chains of dependent operations, as a match waits for the one before it: the next
 // power of 2^(1/128) from a table, and a short series for the rest, |r| <= log(2) / 256. The same bits in a lane of a vector as alone.
 template <class V>
-V expected_share(V x) {
+V expected_share(V x, const Powers& powers) {
   constexpr double kRound = 0x1.8p52, kFar = -708.0;
-  const V down = x > 0.0 ? -x : x, near = down < kFar ? down - down + kFar : down;
+  const V down = x > 0.0 ? -x : x, near = down < kFar ? V{} + kFar : down;
   const V shifted = near * (kPowers * 0x1.71547652b82fep0) + kRound, whole = shifted - kRound;
   const V r = (near - whole * (0x1.62e42feep-1 / kPowers)) - whole * (0x1.a39ef35793c76p-33 / kPowers);
   const V square = r * r, series = (r + square * 0.5) + (square * r) * ((1.0 / 6.0 + r * (1.0 / 24.0)) + square * (1.0 / 120.0));
@@ -65,6 +64,7 @@ V expected_share(V x) {
   return x > 0.0 ? part : x == x ? rest : x;
 }
 
+constexpr double kMostPerPoint = 0x1p1000;
 // Problems whose matches go side by side, in lanes.
 constexpr int64_t kAbreast = 8;
 
@@ -95,7 +95,8 @@ struct Step {
 
 void elo(const rrm::Matches& m, const rrm::Elo& e, int64_t begin, int64_t end) {
   const int64_t n = m.num_candidates;
-  const double unit = log(10.0) / e.scale;
+  static const Powers powers;  // of this function: nothing of an instruction set may run before it has been chosen
+  const double per_point = log(10.0) / e.scale, unit = per_point < kMostPerPoint ? per_point : kMostPerPoint;  // times 0 it must stay 0
   double idle[2] = {};
   for (int64_t k = begin * n; k < end * n; ++k) e.rating[k] = e.init;
   for (int64_t b = begin; b < end; b += kAbreast) {
@@ -118,12 +119,12 @@ void elo(const rrm::Matches& m, const rrm::Elo& e, int64_t begin, int64_t end) {
         counted[q] += met;
       }
       if (abreast == 1) {
-        step.gain[0] *= step.share[0] - expected_share(step.apart[0]);
+        step.gain[0] *= step.share[0] - expected_share(step.apart[0], powers);
         step.move(0);
         continue;
       }
       for (int64_t q = 0; q < kAbreast; q += kDoubles)
-        store(step.gain + q, load(step.gain + q) * (load(step.share + q) - expected_share(load(step.apart + q))));
+        store(step.gain + q, load(step.gain + q) * (load(step.share + q) - expected_share(load(step.apart + q), powers)));
       for (int64_t q = 0; q < kAbreast; ++q) step.move(q);
     }
     for (int64_t q = 0; e.counted && q < abreast; ++q) e.counted[b + q] = counted[q];

@@ -24,7 +24,7 @@ class Anchored(League):
         seed: of the draw; of no effect on named anchors.
         votes: judge calls per match and order. The valid ones decide by their mean: above 0.5 ``first`` has won; even ones are a tie.
         both_orders: whether each match is judged as often with first and second swapped. Otherwise every other anchor is ``second`` instead of
-            ``first``, against all it meets, so that those who are no anchors are all shown alike.
+            ``first`` against those who are no anchors, so that these are all shown alike.
         mask: bool [B, n], True for candidates who take part; all when None.
 
     Source: Reasoning Arena (arXiv:2606.09380), which fits Bradley-Terry ratings to such matches.

@@ -85,9 +85,10 @@ def bootstrap(
 
     Returns:
         rating [B, n]: of the matches themselves. lower, upper [B, n]: percentiles of the replicates' ratings, interpolated between neighbours;
-        replicates that rate a candidate NaN are left out. rank_lower, rank_upper int64 [B, n]: percentiles of its rank, 1 for the best, rounded
-        outwards; equals share the better rank. best [B, n]: the share of replicates in which it comes out on top, shared between equals. samples
-        [R, B, n] or None. float64; candidates who take no part have ratings of -inf, ranks of 0 and ``best`` 0. Inputs are detached.
+        replicates that rate a candidate NaN are left out, of its ranks too. rank_lower, rank_upper int64 [B, n]: percentiles of its rank, 1
+        for the best, rounded outwards; equals share the better rank. best [B, n]: the share of replicates in which it comes out on top, shared
+        between equals; it adds up to less than 1 where replicates rate nobody. samples [R, B, n] or None. float64; candidates who take no
+        part have ratings of -inf, ranks of 0 and ``best`` 0. Inputs are detached.
 
     Numerics: draws are 31 bits each of ``Tensor.random_`` on CPU, scaled to the number of the problem's matches M: no match is favoured by more than
     M / 2^31. The same seed gives the same draws on every device, replicate by replicate. Matches are taken for independent of each other:
@@ -103,6 +104,8 @@ def bootstrap(
     replicates, prior = whole("replicates", replicates, 1), require_positive("prior", prior, or_zero=True)
     level = require_positive("level", level)
     require(level < 1, "level", "a number in (0, 1)", level)
+    if rate is not None and not callable(rate):
+        raise TypeError(f"rate: expected a callable, got {type(rate).__name__}")
     generator = seeded(seed)
     first, second, outcome, problem, weight = matches(first, second, outcome, problem, weight, num_problems, n)
     mask = taking_part(mask, first.new_empty(1).expand(num_problems, n, n))
@@ -122,7 +125,7 @@ def bootstrap(
         found = bradley_terry(flat, mask=everyone, prior=prior, impl=impl) if rate is None else rate(flat)
         score = found[0] if isinstance(found, tuple) else found
         require(isinstance(score, Tensor) and score.shape == flat.shape[:2], "rate", f"scores {list(flat.shape[:2])}", getattr(score, "shape", score))
-        score = score.to(torch.float64)
+        score = score.detach().to(torch.float64)
         return score.view(wins.shape[:3]) if mask is None else score.view(wins.shape[:3]).masked_fill(~mask, float("-inf"))
 
     total = len(kept)
@@ -144,9 +147,7 @@ def _summary(rating: Tensor, samples: Tensor, level: float, mask: Tensor | None,
     best = (top / top.sum(-1, keepdim=True).clamp(min=1)).mean(0)
     low, high = (1 - level) / 2, (1 + level) / 2
     lower, upper = (_quantile(samples, q).masked_fill(out, float("-inf")) for q in (low, high))
-    ordered = rank.sort(0).values
-    last = len(samples) - 1
-    rank_lower, rank_upper = ordered[int(low * last)].masked_fill(out, 0), ordered[-int(-high * last // 1)].masked_fill(out, 0)
+    rank_lower, rank_upper = (_rank_quantile(rank, samples.isnan(), q, up).masked_fill(out, 0) for q, up in ((low, False), (high, True)))
     return Bootstrap(rating, lower, upper, rank_lower, rank_upper, best, samples if keep else None)
 
 
@@ -158,6 +159,14 @@ def _ranks(samples: Tensor) -> Tensor:
     new = torch.ones_like(order, dtype=torch.bool)
     new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
     return torch.empty_like(order).scatter_(-1, order, place.masked_fill(~new, 0).cummax(-1).values)
+
+
+def _rank_quantile(rank: Tensor, without: Tensor, q: float, up: bool) -> Tensor:
+    """Over the replicates but for those without a rating, rounded down or up; 0 where there is none."""
+    ordered = rank.masked_fill(without, torch.iinfo(torch.int64).max).sort(0).values
+    last = (~without).sum(0) - 1
+    at = (q * last).clamp(min=0)
+    return ordered.gather(0, (at.ceil() if up else at.floor()).long().unsqueeze(0))[0].masked_fill(last < 0, 0)
 
 
 def _quantile(samples: Tensor, q: float) -> Tensor:

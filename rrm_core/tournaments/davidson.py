@@ -13,7 +13,7 @@ from rrm_core._validate import require, require_positive, require_shape, values_
 from rrm_core.tournaments import schema
 from rrm_core.tournaments.inputs import ArrayLike, PairCounts, array, pair_counts, require_all, require_counts, taking_part, whole
 from rrm_core.tournaments.reference_bradley_terry import RatingStatus
-from rrm_core.tournaments.reference_davidson import has_shared_mle
+from rrm_core.tournaments.reference_davidson import games_of, has_shared_mle
 from rrm_core.tournaments.tables import leaderboard
 
 _LONGEST = 2.0  # step of the log of a shared tie strength
@@ -128,7 +128,7 @@ def davidson(
 
 def _fit_shared(fit: Any, won: Tensor, ties: Tensor, mask: Tensor | None, prior: float, tol: float, max_iter: int) -> Any:
     """The common tie strength, where what all problems gain by it adds up to 0: Newton's method between bounds on its log, a fit a step."""
-    total = (won.sum() + ties.sum() / 2 + prior).clamp(min=torch.finfo(torch.float64).tiny)
+    total = (games_of(won, ties, mask) + prior).clamp(min=torch.finfo(torch.float64).tiny)
     eta, low, high = (won.new_full((), x, dtype=torch.float64) for x in (0.0, float("-inf"), float("inf")))
     iterations = torch.zeros(len(won), dtype=torch.int64, device=won.device)
     for _ in range(max_iter):
@@ -147,10 +147,10 @@ def _fit_shared(fit: Any, won: Tensor, ties: Tensor, mask: Tensor | None, prior:
     rating, error, log_tie, _, _, slope, status, _ = found
     if error.numel() > 0:
         error = (error.square() + slope.square() / curvature).sqrt()
+    unknown = ~has_shared_mle(won, ties, mask)
+    status = torch.where(unknown & (status == RatingStatus.CONVERGED), int(RatingStatus.NO_MLE), status)
     if prior == 0:
-        unknown = ~has_shared_mle(won, ties, mask)
         rating = rating.masked_fill(unknown & ~rating.isinf(), float("nan"))
         log_tie = log_tie.masked_fill(unknown, float("nan"))
-        status = torch.where(unknown & (status == RatingStatus.CONVERGED), int(RatingStatus.NO_MLE), status)
-    status = torch.where(done | (status != RatingStatus.CONVERGED), status, int(RatingStatus.NOT_CONVERGED))
+    status = torch.where(done | (unknown & (prior == 0)), status, int(RatingStatus.NOT_CONVERGED))
     return rating, error, log_tie, None, None, None, status, iterations

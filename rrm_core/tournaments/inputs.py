@@ -29,7 +29,7 @@ def array(name: str, value: ArrayLike, dtype: torch.dtype, like: Tensor | None =
         return value.detach().to(dtype)
     expected = {torch.int64: "integers", torch.bool: "bools"}.get(dtype, "numbers")
     try:
-        source = value.__array__() if hasattr(value, "__array__") else value
+        source = value.__array__().copy() if hasattr(value, "__array__") else value  # torch takes no negative strides
         made = torch.tensor(source, dtype=dtype if numbers else None, device=None if like is None else like.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__} ({error})") from error
@@ -42,7 +42,7 @@ def array(name: str, value: ArrayLike, dtype: torch.dtype, like: Tensor | None =
 def whole(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    require(value >= least, name, f"an integer of at least {least}", value)
+    require(least <= value < 1 << 63, name, f"an integer of at least {least}" + ("" if value < least else ", of 63 bits"), value)
     return value
 
 
@@ -81,6 +81,7 @@ def seeded(seed: object) -> torch.Generator:
     """A generator on CPU."""
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed: expected an integer, got {type(seed).__name__}")
+    require(-(1 << 63) <= seed < 1 << 64, "seed", "an integer of 64 bits", seed)
     return torch.Generator().manual_seed(seed)
 
 

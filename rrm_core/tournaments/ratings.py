@@ -79,17 +79,18 @@ def bradley_terry(
         prior: as many virtual games of each candidate against a fixed opponent of strength 0, half of them won. 0 is plain maximum
             likelihood, which has no answer for a candidate that won, or lost, everything.
         stderr: whether to compute standard errors: True or "hessian" from the Hessian, which takes the model for true; "sandwich" from
-            how much the games spread around it, which ties, soft verdicts and a model that doesn't fit change. It needs a PairCounts.
+            how much the games spread around it, which ties and a model that doesn't fit change. It needs a PairCounts: ties (shares of
+            exactly 0.5) are told apart, other soft verdicts are a part of a game won and a part of one lost, a weight is as many games.
         max_iter, tol: steps stop when no candidate's expected and actual points differ by more than ``tol`` of its games, or after ``max_iter``.
         impl: None (dispatcher's choice), "native" or "reference".
 
     Returns:
         rating [B, n], float64: natural log-strength, mean 0 over the candidates taking part (times 400 / ln 10 on the Elo scale); -inf
         for the others. stderr [B, n]: of the rating in that gauge, sqrt(diag(P H^-1 P)) with the Hessian H of the log posterior and the
-        projection P onto mean 0; with "sandwich" sqrt(diag(P H^-1 G H^-1 P)), where G adds up (share - expected share)^2 over the games, in
-        the direction of their two candidates. NaN for the others. status int64 [B]: ``RatingStatus``, about the data without the prior: DISCONNECTED
-        before NO_MLE, but NOT_CONVERGED wherever an iteration was run in vain. iterations int64 [B]: steps of the method that
-        ended it, Newton's or (in the native bodies) Gauss-Seidel's sweeps. Inputs are detached.
+        projection P onto mean 0; with "sandwich" sqrt(diag(P H^-1 G H^-1 P)), where G adds up (share - expected share)^2 over games won,
+        lost and tied, in the direction of their two candidates. NaN for the others. status int64 [B]: ``RatingStatus``, about the data
+        without the prior: DISCONNECTED before NO_MLE, but NOT_CONVERGED wherever an iteration was run in vain. iterations int64 [B]: steps
+        of the method that ended it, Newton's or (in the native bodies) Gauss-Seidel's sweeps. Inputs are detached.
 
     Numerics: with a prior, ratings are finite whatever was won. With prior=0 they, and stderr, are NaN in a problem without a maximum
     (DISCONNECTED or NO_MLE). Where values cannot be checked (CUDA, torch.compile), NaN, inf or negative wins make their problem NaN with
@@ -106,6 +107,8 @@ def bradley_terry(
         NativeKernelError: impl="native" without a native body.
     """
     prior, tol, max_iter = require_positive("prior", prior, or_zero=True), require_positive("tol", tol), whole("max_iter", max_iter, 1)
+    if not isinstance(stderr, bool | str):
+        raise TypeError(f"stderr: expected a bool or a str, got {type(stderr).__name__}")
     require_choice("stderr", stderr, _ERRORS)
     won, ties = pair_counts(wins)
     require(stderr != "sandwich" or ties is not None, "wins", "a PairCounts for sandwich errors", type(wins).__name__)

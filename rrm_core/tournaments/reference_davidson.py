@@ -141,6 +141,12 @@ def _pinned(wins: Tensor, ties: Tensor) -> Tensor:
     return (far.diagonal(dim1=-2, dim2=-1) < 0).any(-1)
 
 
+def games_of(wins: Tensor, ties: Tensor, mask: Tensor | None) -> Tensor:
+    """All games of those taking part."""
+    counts = _read(wins, ties, mask)
+    return counts.wins.sum() + counts.ties.sum() / 2
+
+
 def has_shared_mle(wins: Tensor, ties: Tensor, mask: Tensor | None) -> Tensor:
     """Whether problems that have strengths for any tie strength pin down one for all of them."""
     counts = _read(wins, ties, mask)

@@ -96,7 +96,7 @@ def pagerank(
     found, converged, iterations = body(damping * step, start, lost.new_zeros(len(won)), 1 - damping, max_iter, tol)
     converged = (converged | ~taking.any(-1)) & ~broken
     everyone = torch.ones_like(converged)
-    return Ratings(_told(found, taking, broken), None, rating_status(everyone, everyone, ~converged), iterations)
+    return Ratings(_told(found, taking, broken), None, rating_status(everyone, everyone, ~converged), iterations * taking.any(-1))
 
 
 def eigenvector(
@@ -121,7 +121,8 @@ def eigenvector(
         prior: virtual games of each candidate, shared out evenly over the others and half won. 0 is the plain eigenvector, which has no answer
             of its own where some group of candidates never lost a point to the rest.
         max_iter, tol: steps of the power iteration (on the matrix plus half its mean row sum, so that it can't go round in circles) stop when
-            one moves no more than ``tol`` in all, or after ``max_iter``.
+            one moves no more than ``tol`` in all, or after ``max_iter``. What is left to go is more where groups hardly met: how much more
+            depends on the second eigenvalue.
         impl: None (dispatcher's choice), "native" or "reference".
 
     Returns:
@@ -147,7 +148,7 @@ def eigenvector(
     found, converged, iterations = body(matrix, taking.double() / size.unsqueeze(-1), shift, 0.0, max_iter, tol)
     unknown = broken if prior > 0 else broken | ~unique
     failed = broken | ~(converged | unknown | ~taking.any(-1))
-    return Ratings(_told(found, taking, unknown), None, rating_status(connected, unique, failed), iterations)
+    return Ratings(_told(found, taking, unknown), None, rating_status(connected, unique, failed), iterations * taking.any(-1))
 
 
 def _square(wins: ArrayLike | PairCounts, mask: ArrayLike | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

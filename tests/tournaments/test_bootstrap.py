@@ -126,7 +126,23 @@ def test_ratings_that_are_nan_are_left_out():
     sampled = found.samples[:, 0, 2]
     assert 50 < int(sampled.isnan().sum()) < 200
     assert found.lower[0, 2] == found.upper[0, 2] == 0.0
-    assert bool((found.best >= 0).all() & found.best.isfinite().all())
+    rank = 1 + (found.samples.unsqueeze(-2) > found.samples.unsqueeze(-1)).sum(-1)[:, 0]
+    for i in range(3):
+        its = rank[~found.samples[:, 0, i].isnan(), i].double()
+        assert found.rank_lower[0, i] == its.quantile(0.025, interpolation="lower")
+        assert found.rank_upper[0, i] == its.quantile(0.975, interpolation="higher")
+    top = ((rank == 1) & ~found.samples[:, 0].isnan()).double()
+    torch.testing.assert_close(found.best[0], (top / top.sum(-1, keepdim=True).clamp(min=1)).mean(0), rtol=1e-12, atol=0)
+    unknown = bootstrap([0], [1], [1], num_candidates=3, prior=0.0, replicates=5)  # somebody won everything, somebody met nobody
+    assert bool(unknown.rating.isnan().all() & unknown.lower.isnan().all())
+    assert unknown.rank_lower.tolist() == unknown.rank_upper.tolist() == [[0, 0, 0]]
+    assert unknown.best.tolist() == [[0.0] * 3]
+
+
+def test_gradients_stop():
+    scale = torch.tensor(2.0, requires_grad=True)
+    found = bootstrap([0, 1], [1, 0], [1, 1], num_candidates=2, replicates=5, rate=lambda wins: wins.sum(-1) * scale, keep_samples=True)
+    assert not any(x.requires_grad for x in found)
 
 
 @pytest.mark.native
@@ -159,6 +175,8 @@ def test_offsets_that_are_none_are_refused(impl):
     if impl == "reference":
         pytest.skip("the C++ body alone reads by them")
     columns, draws = (torch.tensor([0, 1]), torch.tensor([1, 0]), torch.ones(2, dtype=torch.float64), None), torch.zeros(1, 2, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="num_candidates: expected 1 to 46340"):
+        schema.resampled_wins.dispatched(*columns, torch.tensor([0, 2]), draws, 0)
     for offsets in ([0, 3], [1, 2], [0, 2, 1, 2], [0, -1, 2]):
         with pytest.raises(RuntimeError, match="offsets: expected to ascend from 0 to the number of matches"):
             schema.resampled_wins.dispatched(*columns, torch.tensor(offsets), draws, 2)
@@ -176,6 +194,10 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=r"^" + message):
             bootstrap(**arguments, **options)
+    with pytest.raises(TypeError, match=r"^rate: expected a callable, got int"):
+        bootstrap(**arguments, rate=3)
+    with pytest.raises(ValueError, match=r"^seed: expected an integer of 64 bits"):
+        bootstrap(**arguments, seed=1 << 64)
     with pytest.raises(TypeError, match=r"^seed: expected an integer, got float"):
         bootstrap(**arguments, seed=0.5)
 

@@ -118,6 +118,13 @@ def test_known_values(impl):
     assert far.rating.tolist() == [[0.0, 0.0]] or far.rating.tolist() == [[500000.0, -500000.0]]
 
 
+@pytest.mark.parametrize("scale", [1e-306, 1e-308])
+def test_any_scale(impl, scale):
+    """Where a point is worth more than a double can say: even odds of equals, certainty of all others."""
+    assert elo([0, 0], [1, 1], [1, 1], num_candidates=2, scale=scale, impl=impl).rating.tolist() == [[1002.0, 998.0]]
+    assert elo([0, 0, 1], [1, 1, 0], [1, 1, 1], num_candidates=2, scale=scale, impl=impl).rating.tolist() == [[998.0, 1002.0]]
+
+
 def test_points_are_neither_made_nor_lost(impl):
     problem, first, second, outcome, weight = random_matches(500, 5, 9)
     rating = elo(first, second, outcome, problem=problem, num_problems=5, num_candidates=9, weight=weight, k=64, impl=impl).rating
