@@ -36,8 +36,8 @@ struct Powers {
   }
 };
 
-inline int64_t bits_of(double x) {
-  int64_t bits;
+inline uint64_t bits_of(double x) {
+  uint64_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return bits;
 }
@@ -55,8 +55,8 @@ V expected_share(V x, const Powers& powers) {
   for (size_t q = 0; q < sizeof(V) / sizeof(double); ++q) {
     double step, found;
     std::memcpy(&step, reinterpret_cast<const char*>(&shifted) + q * sizeof step, sizeof step);
-    const int64_t index = bits_of(step);  // its last bits are the whole number, in two's complement
-    const int64_t scaled = bits_of(powers.of[index & (kPowers - 1)]) + ((index & ~int64_t{kPowers - 1}) << 45);
+    const uint64_t index = bits_of(step);  // its last bits are the whole number, in two's complement
+    const uint64_t scaled = bits_of(powers.of[index & (kPowers - 1)]) + ((index & ~uint64_t{kPowers - 1}) << 45);
     std::memcpy(&found, &scaled, sizeof found);
     std::memcpy(reinterpret_cast<char*>(&power) + q * sizeof found, &found, sizeof found);
   }

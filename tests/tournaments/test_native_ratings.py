@@ -215,8 +215,8 @@ def test_the_sizes_above_name_every_constant_that_divides_work():
     constants = [c for p in sorted(files) for c in re.findall(r"constexpr int64_t (k\w+ = [^;]+);", p.read_text())]
     assert constants == [
         "kThreadTime = 20'000",
-        "kAbreast = 4",
         "kLaneCandidates = 32, kMostLanes = 8",
+        "kAbreast = 8",
         "kPanel = 48",
         "kMostSweeps = 40",
     ]
