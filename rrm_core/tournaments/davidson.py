@@ -111,7 +111,7 @@ def davidson(
     require_counts(ties, mask, "ties")
     body = schema.davidson.body(impl, won)
 
-    def fit(log_tie: Tensor | None, prior: float = prior) -> Any:
+    def fit(log_tie: Tensor | None) -> Any:
         return body(won, ties, mask, log_tie, prior, stderr, max_iter, tol)
 
     if tie_strength is not None:

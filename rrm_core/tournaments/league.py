@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._validate import require_shape
-from rrm_core.tournaments.inputs import ArrayLike, require_all
+from rrm_core.tournaments.inputs import ArrayLike, require_shares
 from rrm_core.tournaments.ops import pairwise_wins
 from rrm_core.tournaments.schedulers import Pairs, Scheduler, balance
 
@@ -60,8 +60,7 @@ class League(Scheduler):
         require_shape("state['taking']", self._taking, (self.num_problems, self.num_candidates))
         self._check_schedule()
         require_shape("state['outcome']", self._outcome, *((matches, self._calls) for matches in self._stages()))
-        outcome = self._outcome
-        require_all("state['outcome']", ((outcome >= 0) & (outcome <= 1)) | outcome.isnan(), "values in [0, 1] or NaN", outcome)
+        require_shares("state['outcome']", self._outcome)
 
     def _credit(self, first: Tensor, second: Tensor) -> Tensor:
         """Adds up what every match [M] is worth to its first and its second, float64 [B, n]; NaN is worth nothing."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._validate import require, require_shape, require_tensor
-from rrm_core.tournaments.inputs import ArrayLike, array, require_all, whole
+from rrm_core.tournaments.inputs import ArrayLike, array, require_shares, whole
 
 _VERSION = 1
 _EPSILON = torch.finfo(torch.float64).eps
@@ -88,7 +88,7 @@ class Scheduler(ABC):
         shown = array("outcome", outcome, torch.float64).cpu()
         matches = len(self._matches().first)
         require_shape("outcome", shown, (matches * self._calls,))
-        require_all("outcome", ((shown >= 0) & (shown <= 1)) | shown.isnan(), "values in [0, 1] or NaN", shown)
+        require_shares("outcome", shown)
         shares = shown.view(matches, self._calls)
         self._settle(torch.cat((shares[:, : self.votes], 1 - shares[:, self.votes :]), 1))
         self._asked = False
