@@ -61,7 +61,7 @@ def ratings(played: Played, seed: int, full: bool) -> Iterator[tuple[str, Tensor
     """Scores [B, n], equals being equal; the tournament's own ranking first, and Bradley-Terry alone unless ``full``."""
     tournament = played.tournament
     place = torch.arange(tournament.num_candidates, 0, -1).expand(tournament.num_problems, -1)
-    ranking = tournament.ranking  # type: ignore[attr-defined]
+    ranking = tournament.ranking
     yield OWN, torch.empty_like(place).scatter_(1, ranking, place).double()
     if isinstance(tournament, League):
         wins = tournament.wins()

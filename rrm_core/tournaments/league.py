@@ -95,11 +95,6 @@ class League(Scheduler):
         return self._points()
 
     @property
-    @abstractmethod
-    def ranking(self) -> Tensor:
-        """All candidates, best first, int64 [B, n]; those who take no part are left out, with -1 at the end."""
-
-    @property
     def champion(self) -> Tensor:
         """The first of ``ranking``, int64 [B]; -1 where nobody takes part."""
         return self.ranking[:, 0]

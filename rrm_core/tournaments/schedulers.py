@@ -55,6 +55,16 @@ class Scheduler(ABC):
     def done(self) -> bool:
         """Whether every match has been recorded."""
 
+    @property
+    @abstractmethod
+    def ranking(self) -> Tensor:
+        """All candidates, best first, int64 [B, n]; those who take no part are left out, with -1 at the end."""
+
+    @property
+    @abstractmethod
+    def champion(self) -> Tensor:
+        """The first of ``ranking``, int64 [B]; -1 where nobody takes part."""
+
     @abstractmethod
     def _matches(self) -> Pairs:
         """The matches of this round, none when done."""
