@@ -62,7 +62,7 @@ def summation_orders(args: Sequence[Any], count: int = 16) -> list[Sequence[Any]
     if len(args) < 2 or not isinstance(args[1], Tensor):
         return orders
     for seed in range(count - 1):
-        order = torch.randperm(args[0].shape[-1], generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(args[0].shape[-1], generator=torch.Generator().manual_seed(seed)).to(args[0].device)
         second = args[1][:, order] if args[1].is_floating_point() else torch.where(args[1] >= 0, order.argsort()[args[1].clamp(min=0)], args[1])
         orders.append([args[0][..., order], second, *args[2:]])
     return orders

@@ -28,7 +28,7 @@ def impl(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def interpreted(impl: str) -> bool:
-    """Whether ``impl`` is a Triton body, under the interpreter (see triton_bodies.py)."""
+    """Whether ``impl`` is a Triton body (see triton_bodies.py)."""
     return impl == "native" and "tests.triton_bodies" in sys.modules
 
 

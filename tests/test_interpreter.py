@@ -1,4 +1,4 @@
-"""The Triton bodies' values: the native tests of modules marked ``triton`` once more, on CPU under Triton's interpreter, in a fresh process."""
+"""The Triton bodies' values: the native tests of modules marked ``triton`` once more, under Triton's interpreter and on a GPU, in a fresh process."""
 
 import importlib.util
 import os
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
@@ -15,7 +16,7 @@ pytestmark = [
 ]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
@@ -28,11 +29,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         "triton and native and not cpu",
         *arguments,
     ]
-    return subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False, cwd=ROOT)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.mark.parametrize("family", ["advantages", "logprobs", "losses", "tournaments"])
-def test_triton_bodies_under_the_interpreter(family):
-    result = run(f"tests/{family}")
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"TRITON_INTERPRET": "1"}, id="interpreter"),
+        pytest.param({}, id="gpu", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")),
+    ],
+)
+def test_triton_bodies(environment, family):
+    result = run(environment, f"tests/{family}")
     assert result.returncode == 0, result.stdout[-20_000:]
     assert " passed" in result.stdout

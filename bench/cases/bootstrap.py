@@ -77,7 +77,6 @@ def cases(scale: Scale, inductor: bool) -> Iterator[Case]:
         {"PyTorch": functools.partial(ours, impl="reference"), "evalica": evalica_bootstrap(replicates)},
         as_the_reference,
         moves=24.0 * count + 48.0 * n,  # the matches, the results; draws and wins of replicates stay in the caches
-        device_types=("cpu",),
     )
     for problems, size in ROUND_ROBINS[scale]:
         yield _davidson(problems, size)
@@ -103,5 +102,4 @@ def _davidson(problems: int, n: int) -> Case:
         {"PyTorch": functools.partial(ours, impl="reference"), "evalica, Rust call": evalica_newman(n)},
         fits_converge,
         moves=16.0 * problems * n * n,  # wins and ties, once
-        device_types=("cpu",),
     )

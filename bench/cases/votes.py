@@ -44,8 +44,8 @@ def torch_sums(scores: Tensor, permutation: Tensor | None = None) -> dict[str, T
 
 
 def numpy_sums(scores: Tensor, permutation: Tensor | None = None) -> dict[str, Tensor]:
-    shown = scores.numpy()
-    total = (shown if permutation is None else np.take_along_axis(shown, permutation.numpy().argsort(2), 2)).sum(1)
+    shown = scores.numpy(force=True)
+    total = (shown if permutation is None else np.take_along_axis(shown, permutation.numpy(force=True).argsort(2), 2)).sum(1)
     return {"score": torch.from_numpy(total), "winner": torch.from_numpy(total.argmax(1))}
 
 
@@ -56,7 +56,7 @@ def counter(votes: Tensor, n: int) -> dict[str, Tensor]:
 
 
 def numpy_counts(votes: Tensor, n: int) -> dict[str, Tensor]:
-    named = votes.numpy()
+    named = votes.numpy(force=True)
     cells = named + n * np.arange(len(named))[:, None]
     count = np.bincount(cells[named >= 0], minlength=n * len(named)).reshape(len(named), n)
     return {"score": torch.from_numpy(count.astype(np.float64)), "winner": torch.from_numpy(count.argmax(1))}
@@ -82,7 +82,7 @@ def cases(scale: Scale, inductor: bool) -> Iterator[Case]:
 
         reference = {"rrm_core in PyTorch": functools.partial(run, impl="reference")}
         moves = sum(float(x.nbytes) for x in arguments) + results  # every input once, every result once
-        return Case("votes", (op,), f"{op}{name}, {about}", make, run, {**reference, **others}, as_reference(run), moves=moves, device_types=("cpu",))
+        return Case("votes", (op,), f"{op}{name}, {about}", make, run, {**reference, **others}, as_reference(run), moves=moves)
 
     plain: dict[str, Run] = {"PyTorch": torch_sums, "NumPy": numpy_sums}
     yield case("sum_vote", "", sums, (scores,), plain)

@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY
+from rrm_core._triton.common import INFINITY, lane_sum
 from rrm_core._triton.configs import GROUP_TILES
 
 # Baselines, as in rrm_core/advantages/reference.py; 0 is the mean.
@@ -45,14 +45,6 @@ def square_root(x):
 
 
 @triton.jit
-def lane_sum(x, LEVELS: tl.constexpr):
-    """x [groups, 2 ** LEVELS] -> [groups], neighbours first."""
-    for _ in tl.static_range(LEVELS):
-        x = tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)), 2)
-    return tl.reshape(x, (x.shape[0],))
-
-
-@triton.jit
 def rows_at(order_ptr, position, m_position, HAS_ORDER: tl.constexpr):
     if HAS_ORDER:
         return tl.load(order_ptr + position, mask=m_position, other=0)
@@ -79,7 +71,7 @@ def load_rewards(
 def advantages_of_groups(
     rewards_ptr, mask_ptr, order_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin, rows, m_group, eps,
     HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, BASELINE: tl.constexpr, POPULATION: tl.constexpr, DIVIDE: tl.constexpr,
-    RAW_SINGLETONS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr,
+    RAW_SINGLETONS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Groups [GROUPS] with so many rows from position ``begin``; those out of m_group have no rows."""
     longest = tl.max(rows, 0)
@@ -101,18 +93,18 @@ def advantages_of_groups(
     for start in range(0, longest, LANES):
         x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         above += tl.where(counts, x - smallest[:, None], 0.0)
-    mean = smallest + divide(lane_sum(above, LEVELS), n)
+    mean = smallest + divide(lane_sum(above), n)
     drift = zeros
     for start in range(0, longest, LANES):
         x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         drift += tl.where(counts, x - mean[:, None], 0.0)
-    shift = divide(lane_sum(drift, LEVELS), n)
+    shift = divide(lane_sum(drift), n)
     squares = zeros
     for start in range(0, longest, LANES):
         x, counts, _, _ = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
         part = divide((x - mean[:, None]) - shift[:, None], spread[:, None])
         squares += tl.where(counts, part * part, 0.0)
-    std = tl.where(keep, spread * square_root(divide(lane_sum(squares, LEVELS), n if POPULATION else n - 1.0)), 0.0)
+    std = tl.where(keep, spread * square_root(divide(lane_sum(squares), n if POPULATION else n - 1.0)), 0.0)
 
     tl.store(mean_ptr + group, tl.where(broken, float("nan"), mean + shift), mask=m_group)
     tl.store(std_ptr + group, tl.where(broken, float("nan"), std), mask=m_group)
@@ -131,13 +123,13 @@ def advantages_of_groups(
         for start in range(0, longest, LANES):
             _, counts, row, m_row = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
             some += tl.where(counts, tl.load(each_ptr + row, mask=m_row, other=0.0), 0.0)
-        weights = lane_sum(some, LEVELS)
+        weights = lane_sum(some)
         some = zeros
         for start in range(0, longest, LANES):
             x, counts, row, m_row = load_rewards(rewards_ptr, mask_ptr, order_ptr, begin, rows, start, HAS_MASK, HAS_ORDER, LANES)
             away = (x - mean[:, None]) - shift[:, None]
             some += tl.where(counts, tl.load(each_ptr + row, mask=m_row, other=0.0) * away, 0.0)
-        centre = tl.where(weights > 0, divide(lane_sum(some, LEVELS), weights), 0.0)
+        centre = tl.where(weights > 0, divide(lane_sum(some), weights), 0.0)
     if BASELINE == TOP_TWO:
         times, second = zeros, zeros - INFINITY  # the largest occurs, and the second largest
         for start in range(0, longest, LANES):
@@ -189,7 +181,7 @@ def _group_advantages_kernel(
     num_rows, num_groups, group_size, eps, eps_rest,
     HAS_MASK: tl.constexpr, HAS_ORDER: tl.constexpr, HAS_OFFSETS: tl.constexpr, BASELINE: tl.constexpr, POPULATION: tl.constexpr,
     DIVIDE: tl.constexpr, RAW_SINGLETONS: tl.constexpr,
-    GROUPS: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr, SHORT: tl.constexpr, WIDE: tl.constexpr, WIDE_LEVELS: tl.constexpr,
+    GROUPS: tl.constexpr, LANES: tl.constexpr, SHORT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """GROUPS groups: those of equal size, or between offsets."""
     first = tl.program_id(0).to(tl.int64) * GROUPS
@@ -208,7 +200,7 @@ def _group_advantages_kernel(
         rows = tl.zeros((GROUPS,), tl.int64) + group_size
     advantages_of_groups(
         rewards_ptr, mask_ptr, order_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, group, begin,
-        tl.where(m_group, rows, 0), m_group, eps, HAS_MASK, HAS_ORDER, BASELINE, POPULATION, DIVIDE, RAW_SINGLETONS, LANES, LEVELS,
+        tl.where(m_group, rows, 0), m_group, eps, HAS_MASK, HAS_ORDER, BASELINE, POPULATION, DIVIDE, RAW_SINGLETONS, LANES,
     )  # fmt: skip
     if HAS_OFFSETS and tl.max(rows, 0) > SHORT:
         for i in range(GROUPS):
@@ -218,7 +210,7 @@ def _group_advantages_kernel(
             if tl.max(long_rows, 0) > SHORT:
                 advantages_of_groups(
                     rewards_ptr, mask_ptr, order_ptr, each_ptr, advantage_ptr, mean_ptr, std_ptr, size_ptr, keep_ptr, long, long_begin,
-                    long_rows, m_long, eps, HAS_MASK, HAS_ORDER, BASELINE, POPULATION, DIVIDE, RAW_SINGLETONS, WIDE, WIDE_LEVELS,
+                    long_rows, m_long, eps, HAS_MASK, HAS_ORDER, BASELINE, POPULATION, DIVIDE, RAW_SINGLETONS, WIDE,
                 )  # fmt: skip
 
 
@@ -249,7 +241,7 @@ def group_advantages(rewards, ids, offsets, num_groups, mask, each, baseline, ep
     mostly_long = n > GROUP_TILES["SHORT"] * groups
     tiles = {**GROUP_TILES, "GROUPS": 1 if mostly_long else GROUP_TILES["GROUPS"]}
     if mostly_long and offsets is None:
-        tiles |= {"LANES": tiles["WIDE"], "LEVELS": tiles["WIDE_LEVELS"]}
+        tiles |= {"LANES": tiles["WIDE"]}
     narrow_eps = torch.tensor(eps, dtype=torch.float32).item()
     _group_advantages_kernel[(max(1, triton.cdiv(groups, tiles["GROUPS"])),)](
         rewards, mask, order, offsets, each, advantage, mean, std, size, keep, n, groups, n // max(1, groups), narrow_eps, eps - narrow_eps,

@@ -21,6 +21,26 @@ def minimum(a, b):
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
+@triton.constexpr_function
+def log2(power):
+    return power.bit_length() - 1
+
+
+@triton.jit
+def lane_sum(x):
+    """x [rows, lanes] -> [rows], neighbours first. ``tl.sum`` adds in the order in which threads happen to hold x, which follows the strides and the
+    alignment of what was loaded: bits would depend on where a row lies."""
+    for _ in tl.static_range(log2(x.shape[1])):
+        x = tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)), 2)
+    return tl.reshape(x, (x.shape[0],))
+
+
+@triton.jit
+def ordered_sum(x):
+    """x [lanes] -> a number, as ``lane_sum``."""
+    return tl.sum(lane_sum(x[None, :]), 0)
+
+
 @triton.jit
 def exponent_scale(temperature):
     """log2(e) / T: exp(x / T) = exp2(x c)."""

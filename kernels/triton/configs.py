@@ -25,9 +25,9 @@ GRADIENT_ROWS = {"BLOCK_N": 32, "num_warps": 8}  # the formula needs registers
 # Exact float32 products.
 PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}
 
-# Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES = 2 ** LEVELS rows of each; of a longer one, by itself, WIDE rows.
+# Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES rows of each; of a longer one, by itself, WIDE rows.
 # All but GROUPS are part of a group's bits.
-GROUP_TILES = {"GROUPS": 16, "LANES": 16, "LEVELS": 4, "SHORT": 128, "WIDE": 1024, "WIDE_LEVELS": 10, "num_warps": 4}
+GROUP_TILES = {"GROUPS": 16, "LANES": 16, "SHORT": 128, "WIDE": 1024, "num_warps": 4}
 
 # Whitening: numbers of one program, part of the bits.
 WHITEN = {"BLOCK": 4096, "num_warps": 8}

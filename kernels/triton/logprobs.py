@@ -122,7 +122,7 @@ def _logits_statistics_kernel(
             a, b = cover(a, o_a, first, p_ids, width), cover(b, o_b, first, p_ids, width)
         top, rest, moment = accumulate(a, b, top, rest, moment, c)
     overall = largest(top, 0)
-    rest, ties, moment = join(top, rest, moment, overall, c, 0)
+    rest, ties, moment = join(top, rest, moment, overall, c)
     tl.store(partials_ptr + task, overall)
     tl.store(partials_ptr + plane + task, rest + (ties - 1.0))
     tl.store(partials_ptr + plane + plane + task, moment)
@@ -136,6 +136,16 @@ def source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS: tl.constexpr):
         source = tl.load(rows_ptr + row, mask=row < num_rows, other=-1)
     exists = (row < num_rows) & (source >= 0) & (source < num_sources)
     return tl.where(exists, source, 0), exists
+
+
+@triton.jit
+def products_added(a, b, x):
+    """x + a b. On tensor cores that is one instruction. In float32 a chain of additions as long as the hidden size would err with its root, so
+    that the sums of short chains are added up."""
+    if a.dtype == tl.float32:
+        return x + tl.dot(a, b, input_precision="ieee")
+    else:
+        return tl.dot(a, b, x)
 
 
 @triton.jit
@@ -155,7 +165,7 @@ def tile_of_logits(
         else:
             m_hidden = start + o_hidden < hidden_size
             w, h = tl.load(p_weight, mask=m_hidden[None, :], other=0.0), tl.load(p_hidden, mask=m_hidden[:, None], other=0.0)
-        x = tl.dot(w, h, x, input_precision="ieee")
+        x = products_added(w, h, x)
         p_weight += BLOCK_H
         p_hidden += BLOCK_H * stride_hidden
     if HAS_BIAS:

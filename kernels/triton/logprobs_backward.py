@@ -19,7 +19,20 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOG2_E, LOG_2, LOWEST, complement, exponent_scale, maximum, minimum, softcap_slope, softcapped
+from rrm_core._triton.common import (
+    INFINITY,
+    LOG2_E,
+    LOG_2,
+    LOWEST,
+    complement,
+    exponent_scale,
+    lane_sum,
+    maximum,
+    minimum,
+    ordered_sum,
+    softcap_slope,
+    softcapped,
+)
 from rrm_core._triton.configs import FINISH, GRADIENT_ROWS, NAMES, PASS_ROWS, PIECE, stream_config
 from rrm_core._triton.logprobs import Rows, all_ignored, load_temperature, row_of_logits, source_rows, tile_of_logits
 from rrm_core._triton.product import add_product
@@ -150,7 +163,7 @@ def _logits_gradient_kernel(
             tl.store(p_out, tl.zeros((LANES, VECTOR), out_ptr.dtype.element_ty), mask=start + o_lane < columns)
             p_out += TILE
     if NEED_TEMPERATURE:
-        tl.store(products_ptr + row * stride_products + task % num_chunks, tl.sum(tl.sum(products, 1), 0))
+        tl.store(products_ptr + row * stride_products + task % num_chunks, ordered_sum(lane_sum(products)))
 
 
 @triton.jit

@@ -298,7 +298,7 @@ def policy_loss_backward(
         out.zero_()
     if not batch.tasks:
         return out
-    shared, scales = facts[:, [1, 3]].float(), torch.stack([facts[:, 0] * grad_loss, facts[:, 2]], -1).float()
+    shared, scales = facts[:, 1::2].float(), torch.stack([facts[:, 0] * grad_loss, facts[:, 2]], -1).float()
     _loss_gradient_kernel[(batch.tasks,)](
         batch.logprob, batch.old, batch.advantages, batch.reference, batch.rollout, batch.mask, batch.cu, shared, scales, out, batch.length,
         batch.tokens, batch.chunks, *_numbers(clip_low, clip_high, dual_clip, clamp, kl_coef, rollout_clip), **batch.flags,

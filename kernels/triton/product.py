@@ -25,7 +25,7 @@ def _product_kernel(
         m_k = start + o_k < k
         a = tl.load(p_a, mask=m_k[None, :], other=0.0).to(tl.float32)
         b = tl.load(p_b, mask=m_k[:, None], other=0.0).to(tl.float32)
-        c = tl.dot(a, b, c, input_precision="ieee")
+        c += tl.dot(a, b, input_precision="ieee")  # a chain as long as k would err with its root
         p_a += BLOCK_K * stride_ak
         p_b += BLOCK_K * stride_bk
     p_c = c_ptr + o_m[:, None] * stride_c + o_n[None, :]

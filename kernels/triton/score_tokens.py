@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, log1p, maximum, softcapped
+from rrm_core._triton.common import INFINITY, LOWEST, exp, exponent_scale, lane_sum, log1p, maximum, softcapped
 from rrm_core._triton.configs import FINISH, LABELS
 from rrm_core._triton.logprobs import Rows, ids_of_row, load_temperature, row_of_logits, source_rows, statistics
 from rrm_core._triton.softmax import is_distribution, largest, merge, of_tile, store_statistics
@@ -44,7 +44,7 @@ def _label_logits_kernel(
         products += w * h[None, :]
         p_weight += BLOCK_H
         p_hidden += BLOCK_H * stride_hidden
-    x = tl.sum(products, 1)
+    x = lane_sum(products)
     if HAS_BIAS:
         x += tl.load(bias_ptr + i_token, mask=m_token, other=0.0)
     x = softcapped(x, softcap, HAS_SOFTCAP)

@@ -7,7 +7,7 @@ No column: {LOWEST, anything, 0}. A NaN makes max NaN. +inf makes max +inf and t
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOWEST, log1p, maximum, minimum
+from rrm_core._triton.common import INFINITY, LOWEST, lane_sum, log1p, maximum, minimum, ordered_sum
 
 
 @triton.jit
@@ -22,7 +22,7 @@ def _terms(x, top, c):
     """Sums over the columns of x [lanes, w]: exp((x - top) / T), and the same times top - x."""
     away = top[:, None] - x
     weight = tl.exp2(-away * c)
-    return tl.sum(weight, 1), tl.sum(weight * away, 1)
+    return lane_sum(weight), lane_sum(weight * away)
 
 
 @triton.jit
@@ -58,13 +58,13 @@ def accumulate(a, b, top, rest, moment, c):
 
 
 @triton.jit
-def join(top, rest, moment, overall, c, AXIS: tl.constexpr):
+def join(top, rest, moment, overall, c):
     """Sums over sets of columns relative to ``overall``, the largest of their maxima: rests, ties for it (kept apart, to lose nothing), moments."""
     is_top = top == overall
     scale = tl.where(is_top, 1.0, tl.exp2((top - overall) * c))
     away = tl.where(is_top, 0.0, overall - top)
-    others = tl.sum(tl.where(is_top, rest, scale * (1.0 + rest)), AXIS)
-    return others, tl.sum(is_top.to(tl.float32), AXIS), tl.sum(scale * (moment + (1.0 + rest) * away), AXIS)
+    others = ordered_sum(tl.where(is_top, rest, scale * (1.0 + rest)))
+    return others, tl.sum(is_top.to(tl.float32), 0), ordered_sum(scale * (moment + (1.0 + rest) * away))
 
 
 @triton.jit
@@ -99,7 +99,7 @@ def merge(partials, plane, n, c, BLOCK: tl.constexpr):
         some = tl.load(p_block, mask=m_block, other=LOWEST)
         some_rest = tl.load(p_block + plane, mask=m_block, other=-1.0)
         some_moment = tl.load(p_block + plane + plane, mask=m_block, other=0.0)
-        some_rest, some_ties, some_moment = join(some, some_rest, some_moment, overall, c, 0)
+        some_rest, some_ties, some_moment = join(some, some_rest, some_moment, overall, c)
         rest, ties, moment = rest + some_rest, ties + some_ties, moment + some_moment
     return overall, rest + (ties - 1.0), moment
 
