@@ -42,6 +42,13 @@ def ordered_sum(x):
 
 
 @triton.jit
+def short_product(a, b):
+    """a b, exact products added up in float32, to be added to others of its kind: the error of one chain as long as the inner size grows with its
+    root, and tensor cores cut digits off at every step. The odd argument keeps the compiler from making it one chain again."""
+    return tl.dot(a, b, input_precision="ieee", max_num_imprecise_acc=1 << 30)
+
+
+@triton.jit
 def exponent_scale(temperature):
     """log2(e) / T: exp(x / T) = exp2(x c)."""
     return (tl.zeros_like(temperature) + LOG2_E) / temperature

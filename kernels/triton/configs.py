@@ -22,9 +22,6 @@ PIECE = 4096
 PASS_ROWS = 2048
 GRADIENT_ROWS = {"BLOCK_N": 32, "num_warps": 8}  # the formula needs registers
 
-# Exact float32 products.
-PRODUCT = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}
-
 # Group advantages: groups of up to SHORT rows, GROUPS of them at a time, LANES rows of each; of a longer one, by itself, WIDE rows.
 # All but GROUPS are part of a group's bits.
 GROUP_TILES = {"GROUPS": 16, "LANES": 16, "SHORT": 128, "WIDE": 1024, "num_warps": 4}
@@ -53,6 +50,12 @@ def stream_config(dtype: torch.dtype) -> dict[str, int]:
     return {"CHUNK": CHUNK, "LANES": 128, "VECTOR": 16 // dtype.itemsize, "num_warps": 128 // target().warp_size}
 
 
+def product_config() -> dict[str, int]:
+    """Exact float32 products. BLOCK_K is part of the bits."""
+    rows = 64 if target().backend == "hip" else 128  # registers
+    return {"BLOCK_M": rows, "BLOCK_N": 64, "BLOCK_K": 16, "num_warps": 8, "num_stages": 2}
+
+
 def loss_config() -> dict[str, int]:
     """BLOCK tokens at a time, four (128 bits) of a thread: part of the bits too."""
     return {"CHUNK": LOSS_CHUNK, "BLOCK": 1024, "num_warps": 256 // target().warp_size}
@@ -62,7 +65,7 @@ def linear_config(dtype: torch.dtype, hidden_size: int) -> dict[str, int | bool]
     """Products of hidden states and a head. One shape per dtype: with another the compiler would lay out, and so sum, a block in another order."""
     stages = 2 if target().backend == "hip" else 4  # 64 KB of shared memory there
     if dtype == torch.float32:  # exact products: no tensor cores, so small tiles
-        config = {"BLOCK_V": 64, "BLOCK_H": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": min(3, stages)}
+        config = {"BLOCK_V": 128, "BLOCK_H": 32, "BLOCK_N": 64, "num_warps": 8, "num_stages": min(3, stages)}
     else:
         config = {"BLOCK_V": 128, "BLOCK_H": 64, "BLOCK_N": 64, "num_warps": 8, "num_stages": stages}
     return {**config, "EVEN_HIDDEN": hidden_size % int(config["BLOCK_H"]) == 0}

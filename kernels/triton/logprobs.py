@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, softcapped
+from rrm_core._triton.common import INFINITY, LOWEST, exponent_scale, maximum, short_product, softcapped
 from rrm_core._triton.configs import CHUNK, FINISH, linear_config, stream_config
 from rrm_core._triton.softmax import accumulate, entropy, join, largest, log_sum, log_total, merge, of_tile, store_statistics
 
@@ -139,16 +139,6 @@ def source_rows(rows_ptr, row, num_rows, num_sources, HAS_ROWS: tl.constexpr):
 
 
 @triton.jit
-def products_added(a, b, x):
-    """x + a b. On tensor cores that is one instruction. In float32 a chain of additions as long as the hidden size would err with its root, so
-    that the sums of short chains are added up."""
-    if a.dtype == tl.float32:
-        return x + tl.dot(a, b, input_precision="ieee")
-    else:
-        return tl.dot(a, b, x)
-
-
-@triton.jit
 def tile_of_logits(
     hidden_ptr, weight_ptr, bias_ptr, source, column, vocab, hidden_size, stride_token, stride_hidden, stride_weight,
     HAS_BIAS: tl.constexpr, EVEN_HIDDEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
@@ -165,7 +155,7 @@ def tile_of_logits(
         else:
             m_hidden = start + o_hidden < hidden_size
             w, h = tl.load(p_weight, mask=m_hidden[None, :], other=0.0), tl.load(p_hidden, mask=m_hidden[:, None], other=0.0)
-        x = products_added(w, h, x)
+        x += short_product(w, h)
         p_weight += BLOCK_H
         p_hidden += BLOCK_H * stride_hidden
     if HAS_BIAS:
@@ -339,7 +329,7 @@ def statistics(source, ids, sets, num_sets, ignore_index, per_row):
     if source.from_logits:
         _logits_statistics_kernel[(plane,)](
             source.base, ids, sets, source.temperature, partials, plane, source.vocab, source.num_blocks, width, num_sets, ignore_index,
-            *source.layout, **flags, **stream_config(source.base.dtype), enable_fp_fusion=True,
+            *source.layout, **flags, **stream_config(source.base.dtype), enable_fp_fusion=False,
         )  # fmt: skip
         return partials, None
     selected = source.new(source.n, width) if per_row else None

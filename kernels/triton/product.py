@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrm_core._triton.configs import PRODUCT
+from rrm_core._triton.common import short_product
+from rrm_core._triton.configs import product_config
 
 
 @triton.jit(do_not_specialize=["m", "k"])
@@ -25,7 +26,7 @@ def _product_kernel(
         m_k = start + o_k < k
         a = tl.load(p_a, mask=m_k[None, :], other=0.0).to(tl.float32)
         b = tl.load(p_b, mask=m_k[:, None], other=0.0).to(tl.float32)
-        c += tl.dot(a, b, input_precision="ieee")  # a chain as long as k would err with its root
+        c += short_product(a, b)
         p_a += BLOCK_K * stride_ak
         p_b += BLOCK_K * stride_bk
     p_c = c_ptr + o_m[:, None] * stride_c + o_n[None, :]
@@ -39,8 +40,9 @@ def add_product(a, b, c, accumulate=True):
     """c [m, n] float32 (+)= a [m, k] @ b [k, n], any strides but c's columns."""
     (m, k), n = a.shape, b.shape[1]
     if m and n:
-        tasks = triton.cdiv(m, PRODUCT["BLOCK_M"]) * triton.cdiv(n, PRODUCT["BLOCK_N"])
+        config = product_config()
+        tasks = triton.cdiv(m, config["BLOCK_M"]) * triton.cdiv(n, config["BLOCK_N"])
         _product_kernel[(tasks,)](
-            a, b, c, m, n, k, *a.stride(), *b.stride(), c.stride(0), ACCUMULATE=accumulate, **PRODUCT, enable_fp_fusion=True,
+            a, b, c, m, n, k, *a.stride(), *b.stride(), c.stride(0), ACCUMULATE=accumulate, **config, enable_fp_fusion=True,
         )  # fmt: skip
     return c

@@ -30,7 +30,7 @@ def accumulate(a, b, top, rest, moment, c):
     """Takes a and b [lanes, 4 or 8] into each lane's statistics [lanes].
 
     Of every two numbers the larger goes on as maximum and the smaller into the sums: so the maximum's own term never enters them. A lane's columns
-    are what one thread loads at once: nothing crosses threads.
+    are what one thread loads at once: nothing crosses threads. Products are rounded before they are added, wherever threads hold them.
     """
     a, b = maximum(a, LOWEST), maximum(b, LOWEST)
     x, y = maximum(a, b), minimum(a, b)

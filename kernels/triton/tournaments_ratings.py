@@ -125,7 +125,7 @@ def resampled_wins(
 ) -> Tensor:
     n, problems, (replicates, matches) = num_candidates, len(offsets) - 1, draws.shape
     size, cells = offsets.diff(), problems * n * n
-    problem = torch.repeat_interleave(size, output_size=matches)
+    problem = torch.searchsorted(offsets, torch.arange(matches, device=draws.device), right=True).sub_(1).clamp_(0, max(0, len(size) - 1))
     match = offsets[:-1][problem] + (draws.to(torch.int64).bitwise_and(0x7FFFFFFF) * size[problem]).bitwise_right_shift(31)
     times = torch.zeros(replicates, matches, dtype=torch.int32, device=draws.device)
     times.scatter_add_(1, match, times.new_ones(1).expand(replicates, matches))  # of integers: in any order
