@@ -1,0 +1,102 @@
+"""Matches of a tournament judged vote by vote, none more than it takes to decide them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from rrm_core.judges.caller import Asked, Caller
+from rrm_core.judges.system import Pairwise
+from rrm_core.tournaments import Pairs, vote_status
+
+Rule: TypeAlias = Literal["majority", "beta", "sprt"]
+
+
+class Tally(NamedTuple):
+    """Of each match [M]: votes for first and against (a tie is neither), valid verdicts, the sum of their outcomes, calls."""
+
+    for_: Tensor
+    against: Tensor
+    valid: Tensor
+    share: Tensor
+    spent: Tensor
+
+    @property
+    def outcome(self) -> Tensor:
+        """The share of the win that goes to first, NaN without a valid verdict: float64 [M]."""
+        return self.share / self.valid  # 0 / 0
+
+
+def confidence(for_: Tensor, against: Tensor) -> Tensor:
+    """That the majority is right, under a uniform prior on its share: P(Bin(a + b + 1, 1/2) <= a) of a >= b votes, float64; a half of none."""
+    more, total = torch.maximum(for_, against).unsqueeze(-1).double(), (for_ + against + 1).unsqueeze(-1).double()
+    k = torch.arange(int(total.max()) + 1 if total.numel() else 0, dtype=torch.float64)
+    log_choices = torch.lgamma(total + 1) - torch.lgamma(k + 1) - torch.lgamma((total - k).clamp(min=0) + 1)
+    return torch.where(k <= more, (log_choices - total * torch.tensor(2.0, dtype=torch.float64).log()).exp(), 0.0).sum(-1)
+
+
+class Voting(NamedTuple):
+    """How many votes a match may have, in which orders they are shown (in turns, where both), and when they are enough (see ``vote_status``)."""
+
+    max_votes: int
+    both_orders: bool
+    rule: Rule
+    options: dict[str, float]  # of the rule
+
+    def wanted(self, tally: Tally) -> Tensor:
+        """How many more votes each match needs before it could be decided, were they all for its leader: int64 [M], 0 where it is. To ask for
+        so many at once wastes none."""
+        more, fewer = torch.maximum(tally.for_, tally.against), torch.minimum(tally.for_, tally.against)
+        wanted = torch.zeros_like(more)
+        for extra in range(self.max_votes):
+            spent = (tally.spent + extra).clamp(max=self.max_votes)
+            shown = torch.minimum(more + extra, spent - fewer)
+            open_ = ~vote_status(shown, fewer, max_votes=self.max_votes, spent=spent, rule=self.rule, **self.options).decided
+            if not bool(open_.any()):
+                break
+            wanted += (open_ & (wanted == extra)).to(torch.int64)
+        return wanted
+
+
+def play(caller: Caller, system: Pairwise, pairs: Pairs, round_: int, voting: Voting) -> Tally:
+    """Judges the matches of a round, until they are decided or the budget is spent; then closest matches come first."""
+    matches = len(pairs.first)
+    nothing = torch.zeros(matches, dtype=torch.int64)
+    tally = Tally(nothing, nothing, nothing, nothing.double(), nothing)
+    while bool((wanted := _affordable(voting.wanted(tally), tally, caller.left)).any()):
+        match = torch.arange(matches).repeat_interleave(wanted)
+        vote = torch.arange(len(match)) - (wanted.cumsum(0) - wanted)[match] + tally.spent[match]
+        swapped = (vote % 2 == 1) & voting.both_orders
+        as_is = pairs.first[match], pairs.second[match]
+        first, second = torch.where(swapped, as_is[1], as_is[0]), torch.where(swapped, as_is[0], as_is[1])
+        columns = zip(*(x.tolist() for x in (pairs.problem[match], first, second, vote)), strict=True)
+        entries = caller([Asked((round_, p, a, b, v), p, (a, b)) for p, a, b, v in columns])
+        outcome = system.parse([entry.text for entry in entries], [entry.finished for entry in entries]).outcome
+        outcome = torch.where(swapped, 1 - outcome, outcome)
+        tally = _counted(tally, match, outcome)
+    return tally
+
+
+def _affordable(wanted: Tensor, tally: Tally, left: int | None) -> Tensor:
+    """What the budget allows of the votes wanted: those of the matches with the smallest lead first."""
+    if left is None or int(wanted.sum()) <= left:
+        return wanted
+    order = (tally.for_ - tally.against).abs().argsort(stable=True)
+    before = wanted[order].cumsum(0) - wanted[order]
+    return torch.zeros_like(wanted).scatter_(0, order, torch.minimum(wanted[order], (left - before).clamp(min=0)))
+
+
+def _counted(tally: Tally, match: Tensor, outcome: Tensor) -> Tally:
+    def added(to: Tensor, what: Any) -> Tensor:
+        return to.index_add(0, match, what.to(to.dtype))
+
+    valid = ~outcome.isnan()
+    return Tally(
+        added(tally.for_, outcome > 0.5),
+        added(tally.against, outcome < 0.5),
+        added(tally.valid, valid),
+        added(tally.share, outcome.nan_to_num(0.0)),
+        added(tally.spent, torch.ones_like(valid)),
+    )
