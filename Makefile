@@ -22,7 +22,7 @@ setup: .venv/.built
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m examples.tournament
+	@$(BIN)/python -m examples $(ARGS)
 
 test: setup
 	@$(BIN)/python -m pytest -n 2 -m "not slow"

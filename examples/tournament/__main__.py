@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from examples.tournament import comparison, data, judge, methods, picture, quali
 from rrm_core import bradley_terry, pairwise_wins, score_token_logprobs
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     def positive(text: str) -> int:
         value = int(text)
         if value < 1:
@@ -31,11 +32,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for tournament.png and results.json (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap over questions (default: %(default)s)")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
-    return parser.parse_args()
+    parser.add_argument("--judge", help="one of the published judge systems instead: rrm, rm-r1, deepseek-grm or j1; see examples/judges")
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    options = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
     questions = data.load(options.data, options.limit)
     try:
         options.out.mkdir(parents=True, exist_ok=True)

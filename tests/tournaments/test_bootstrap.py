@@ -206,3 +206,11 @@ def test_impl(monkeypatch):
     monkeypatch.setattr(schema.resampled_wins, "native_devices", set())
     with pytest.raises(NativeKernelError, match="no native kernel of resampled_wins"):
         schema.resampled_wins.body("native", torch.zeros(0))
+
+
+@pytest.mark.parametrize("pair", [(2, 0), (0, 2), (2, 2), (-1, 0), (0, -1)])
+def test_candidates_that_do_not_exist_count_nowhere(impl, pair):
+    first, second, outcome = torch.tensor([0, pair[0]]), torch.tensor([1, pair[1]]), torch.ones(2, dtype=torch.float64)
+    draws = torch.tensor([[2**31 - 1] * 2, [0, 0]], dtype=torch.int32)
+    found = schema.resampled_wins.body(impl, first)(first, second, outcome, None, torch.tensor([0, 2]), draws, 2)
+    assert found.tolist() == [[[[0, 0], [0, 0]]], [[[0, 2], [0, 0]]]]

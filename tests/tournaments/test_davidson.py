@@ -326,3 +326,29 @@ def test_impl(monkeypatch):
 def test_from_matches():
     counts = pairwise_counts([0, 0, 1, 1], [1, 1, 0, 2], [1, 0.5, 1, 0.5], num_candidates=3)
     assert davidson(counts).rating.shape == (1, 3)
+
+
+def test_ties_are_halves_of_both_cells(impl):
+    wins = torch.tensor([[[0.0, 3, 1], [1, 0, 2], [2, 1, 0]]], dtype=torch.float64)
+    ties = torch.tensor([[[0.0, 4, 1], [0, 0, 3], [2, 1, 0]]], dtype=torch.float64)
+    found = davidson(PairCounts(wins, ties), stderr=True, impl=impl)
+    for ours, theirs in zip(found, davidson(PairCounts(wins, (ties + ties.mT) / 2), stderr=True, impl=impl), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+def test_a_tie_strength_of_nan_is_not_converged_and_nobody_elses(impl):
+    wins = torch.ones(2, 3, 3, dtype=torch.float64)
+    strength = torch.tensor([math.nan, 0.5], dtype=torch.float64)
+    found = schema.davidson.body(impl, wins)(wins, wins, None, strength, 0.1, True, 50, 1e-9)
+    assert found[0].isnan().all(1).tolist() == found[2].isnan().tolist() == [True, False]
+    assert found[6].tolist() == [RatingStatus.NOT_CONVERGED, RatingStatus.CONVERGED]
+
+
+@pytest.mark.parametrize(
+    ("games", "drawn", "prior"), [([[0, 1e-3, 0], [0, 0, 0], [0, 0, 0]], 0.0, 1.0), ([[0, 20, 0], [20, 0, 0], [0, 0, 0]], 0.25, 5.0)]
+)
+@pytest.mark.parametrize("tol", [0.3, 0.1, 1e-2, 1e-3, 1e-5])
+def test_tol_is_of_all_games_virtual_ones_included(impl, games, drawn, prior, tol):
+    wins = torch.tensor([games], dtype=torch.float64)
+    found = davidson(PairCounts(wins, wins * drawn), prior=prior, tol=tol, impl=impl)
+    assert found.iterations.tolist() == schema.davidson.reference(wins, wins * drawn, None, None, prior, False, 50, tol)[7].tolist()

@@ -268,3 +268,21 @@ def test_the_reference_compiles():
         return elo(first, second, outcome, problem=problem, num_problems=2, num_candidates=4, weight=weight, impl="reference").rating
 
     assert torch.equal(torch.compile(rate, fullgraph=True, backend="aot_eager")(outcome), rate(outcome))
+
+
+@pytest.mark.parametrize("apart", [1e5, 1.3e5, 2e5, 3e5, 1e6, 1e9])
+@pytest.mark.parametrize("second", [0, 1], ids=["the stronger wins again", "the stronger is second"])
+def test_who_is_far_ahead_gains_nothing(impl, apart, second):
+    pairs = [0, second], [1, 1 - second]
+    found = elo(*pairs, [1, 1 - second], num_candidates=2, k=2 * apart, init=0, impl=impl).rating[0].tolist()
+    assert found == pytest.approx([apart, -apart], rel=1e-15)
+
+
+def test_a_weight_of_0_is_a_match(impl):
+    assert elo([0, 0], [1, 1], [1, 1], weight=[0.0, 1.0], num_candidates=2, impl=impl).iterations.tolist() == [2]
+
+
+def test_an_order_past_the_last_match_reads_nothing(impl):
+    columns = (torch.tensor([0, 0])[:1], torch.tensor([1, 1])[:1], torch.ones(2, dtype=torch.float64)[:1])  # a match that is not theirs behind them
+    found = schema.elo.body(impl, columns[0])(*columns, None, None, torch.tensor([[1]]), 1, 2, 4.0, 1000.0, 400.0)[0]
+    assert found.tolist() == [[1000.0, 1000.0]]

@@ -156,6 +156,7 @@ def test_status(impl):
     assert eigenvector(chain, impl=impl).rating[0].argsort(descending=True).tolist() == [0, 1, 2]
     assert eigenvector(some_wins() + 1, max_iter=2, impl=impl).status.tolist() == [NOT_CONVERGED] * 3
     assert pagerank(some_wins() + 1, max_iter=2, impl=impl).status.tolist() == [NOT_CONVERGED] * 3
+    assert eigenvector(some_wins() + 1, max_iter=2, impl=impl).iterations.tolist() == [2] * 3
 
 
 @pytest.mark.parametrize("walk", WALKS)

@@ -202,6 +202,12 @@ def test_a_draw_always_names_one_of_those_tied(impl, draw):
 
 
 @pytest.mark.triton
+def test_a_draw_between_two_belongs_to_the_second(impl):
+    scores, draws = torch.ones(1, 1, 2, dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    assert schema.sum_vote.body(impl, scores)(scores, None, None, None, None, draws, 1)[0].tolist() == [1]
+
+
+@pytest.mark.triton
 def test_ties_far_apart(impl):
     """In several blocks of the Triton body."""
     scores = torch.zeros(6, 1, 3000, dtype=torch.float64)
