@@ -60,6 +60,7 @@ def write_distillation(path: str | PathLike[str], messages: Sequence[Messages], 
         TypeError, ValueError: an argument doesn't fit, or the file ends in something else; nothing is written then. OSError: it cannot be written.
     """
     require(not isinstance(traces, str) and all(isinstance(t, str) for t in traces), "traces", "texts", type(traces).__name__, TypeError)
+    require(isinstance(labels, (Tensor, Sequence)), "labels", "a tensor or a sequence", type(labels).__name__, TypeError)
     answers = labels.tolist() if isinstance(labels, Tensor) else list(labels)
     require(isinstance(answers, list) and len(answers) == len(traces), "labels", f"{len(traces)} numbers, one a trace", answers)
     for label in answers:
