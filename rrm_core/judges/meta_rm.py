@@ -80,7 +80,8 @@ class MetaRM(nn.Module):
         require_tensor("mask", mask, (torch.bool,), hidden)
         require_shape("mask", mask, hidden.shape[:-1])
         score = self(hidden.masked_fill(~mask.unsqueeze(-1), 0.0))
-        losses = functional.binary_cross_entropy_with_logits(score, correct.to(score.dtype), reduction="none")
+        # not binary_cross_entropy_with_logits, whose (1 - y) x - log sigmoid(x) cancels where a wrong sample is scored low
+        losses = -functional.logsigmoid(torch.where(correct, score, -score))
         return losses.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
