@@ -256,8 +256,8 @@ def test_errors():
         J1Pointwise().reward(scores, torch.tensor([0]), rollouts=0)
 
 
-PIECES = ["<answer>", "</answer>", "[[A]]", "[[B]]", "<score_A>", "</score_A>", "<score_B>", "</score_B>", "<score>", "</score>", "<think>", "</think>",
-          "7", "10", ".", "5", "-", " ", "\n", "٣", "\x1f", "\ud800", "{", "}", "word"]  # fmt: skip
+TAGS = [f"<{slash}{tag}>" for tag in ("answer", "score_A", "score_B", "score", "think") for slash in ("", "/")]
+PIECES = [*TAGS, "[[A]]", "[[B]]", "7", "10", ".", "5", "-", " ", "\n", "٣", "\x1f", "\ud800", "{", "}", "word"]
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=25).map("".join))
