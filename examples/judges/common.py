@@ -12,7 +12,7 @@ import torch
 from examples.tournament import data
 from examples.tournament.judge import DEFAULT_MODEL, head_of, load_model
 from rrm_core import ScoreTokens, score_token_logprobs
-from rrm_core.judges import Call, Generated, Judged, Reason, System, TransformersGenerator
+from rrm_core.judges import Call, Generated, Judged, Messages, Reason, System, TransformersGenerator
 
 ANSWERS = 3  # of each question: the best, one from the middle, the worst
 
@@ -53,6 +53,15 @@ def load(options: argparse.Namespace) -> Model:
     return Model(*load_model(options.model))
 
 
+@torch.inference_mode()
+def state_behind(model: Model, messages: Messages, text: str) -> torch.Tensor:
+    """The hidden state [1, H] behind the text with which the judge answers the messages."""
+    prompt = model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([model.tokenizer.encode(prompt + text, add_special_tokens=False)])
+    hidden: torch.Tensor = model.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden[:, -1]
+
+
 class HeldToFormat:
     """Writes ``tokens`` tokens of judgement; where they hold no verdict (a small model's seldom do) the verdict's marks are written behind them, and
     each of its places is drawn from the probabilities of the tokens that may stand there.
@@ -73,23 +82,17 @@ class HeldToFormat:
         for step, (place, tokens) in enumerate(zip(self._places, self._sets, strict=True)):
             for i in missing:
                 texts[i] += place
-                conditional = score_token_logprobs(self._state(calls[i], texts[i]), **self._head, score_tokens=tokens, full_vocab=False).conditional
+                state = state_behind(self._model, calls[i].messages, texts[i])
+                conditional = score_token_logprobs(state, **self._head, score_tokens=tokens, full_vocab=False).conditional
                 generator = torch.Generator().manual_seed(calls[i].seed + step)
                 texts[i] += self._labels[int(conditional[0].exp().multinomial(1, generator=generator))]
         return [Generated(text + self._closing if i in missing else text) for i, text in enumerate(texts)]
-
-    def _state(self, call: Call, text: str) -> torch.Tensor:
-        """The hidden state [1, H] behind the text."""
-        prompt = self._model.tokenizer.apply_chat_template(call.messages, tokenize=False, add_generation_prompt=True)
-        ids = torch.tensor([self._model.tokenizer.encode(prompt + text, add_special_tokens=False)])
-        hidden: torch.Tensor = self._model.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden[:, -1]
 
 
 def show(name: str, asked: Sequence[str], answers: Sequence[Sequence[str]], judged: Judged) -> None:
     for b, question in enumerate(asked):
         print(f"\n{question}   ({int(judged.calls[b])} calls, {int(judged.invalid[b])} invalid, confidence {float(judged.confidence[b]):.2f})")
         for place, i in enumerate(judged.ranking[b].tolist(), 1):
-            print(f"  {place}. {float(judged.score[b, i]):7.3f}   {answers[b][i][:100]}")
+            print(f"  {place}. {float(judged.score[b, i]) + 0.0:7.3f}   {answers[b][i][:100]}")
     right = float((judged.ranking[:, 0] == 0).double().mean())
     print(f"\n{name}: the best answer came first in {right:.0%} of {len(asked)} questions, after {int(judged.calls.sum())} calls")

@@ -43,8 +43,8 @@ def sample(
     if guided:
         meta = torch.full((rows, samples), NAN, dtype=torch.float64)
         meta[row, j] = torch.tensor([NAN if entry.meta is None else entry.meta for entry in entries], dtype=torch.float64)
-    votes = system.aggregate(
-        ScoreVerdicts(scores.view(-1, count), reason.view(-1)), samples=samples, permutation=permutation, meta=meta, k_meta=k_meta, seed=seed
+    votes = Listwise.aggregate(  # sums, whatever the system makes of them: means are taken here
+        system, ScoreVerdicts(scores.view(-1, count), reason.view(-1)), samples=samples, permutation=permutation, meta=meta, k_meta=k_meta, seed=seed
     )
     invalid = torch.zeros(len(sizes), dtype=torch.int64).index_add_(0, problem[row], (found.reason != 0).to(torch.int64))
 
@@ -55,7 +55,8 @@ def sample(
     each[place] = torch.empty_like(scores).scatter_(2, permutation, scores).mT
     ranking = _ranked(mean, torch.tensor(sizes, dtype=torch.int64), seed)
     judged = ~each.isnan().all(1)
-    agrees = (each.nan_to_num(-torch.inf).argmax(1) == ranking[:, :1]) & judged
+    each = each.nan_to_num(-torch.inf)
+    agrees = (each.gather(1, ranking[:, :1, None].clamp(min=0).expand(-1, -1, samples)).squeeze(1) == each.amax(1)) & judged
     return ranking, mean, invalid, agrees.sum(1) / judged.sum(1)
 
 

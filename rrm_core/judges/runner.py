@@ -30,7 +30,7 @@ class Judged(NamedTuple):
     for RL, float64 [B, n], NaN for who is not there. ``calls``, ``invalid``: of each question, int64 [B].
 
     ``confidence``: float64 [B]. Of pairs, the mean over the question's matches of the probability that their majority is right (NaN without a match);
-    of lists, the share of valid samples that agree with the winner."""
+    of lists, the share of valid samples that score nobody higher than the winner."""
 
     ranking: Tensor
     score: Tensor
