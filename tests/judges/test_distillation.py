@@ -107,14 +107,14 @@ from rrm_core.judges import distillation
 count, dumps = [], json.dumps
 def dying(record):
     count.append(1)
-    if len(count) == 3:
+    if len(count) == 4:
         os._exit(9)
     return dumps(record)
 distillation.json.dumps = dying
-distillation.write_distillation({str(path)!r}, [{[{"role": "user", "content": "q"}]!r}] * 9, ["x" * 9000] * 9, [0] * 9)
+distillation.write_distillation({str(path)!r}, [{[{"role": "user", "content": "q"}]!r}] * 18, ["x", "y" * 9000] * 9, [0] * 18)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    assert [len(r.trace) for r in read_distillation(path)] == [9000] * 2
+    assert [len(r.trace) for r in read_distillation(path)] == [1, 9000, 1]
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path):

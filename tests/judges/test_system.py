@@ -157,8 +157,10 @@ def labelled(labels):
 
 
 def test_correct_verdicts():
-    verdicts = PairVerdicts(torch.tensor([1.0, 1.0, 0.0, 0.0, NAN, NAN, 0.5, 0.5]), torch.tensor([0, 0, 0, 0, 1, 1, 0, 0]))
-    assert Sides().correct(verdicts, torch.tensor([0, 1] * 4)).tolist() == [True, False, False, True, False, False, False, False]
+    shares = torch.tensor([1, 0, 0.75, 0.25, 0.5, NAN]).repeat_interleave(2)
+    verdicts = PairVerdicts(shares, shares.isnan().long())
+    first, second, neither = [True, False], [False, True], [False, False]
+    assert Sides().correct(verdicts, torch.tensor([0, 1] * 6)).tolist() == first + second + first + second + neither + neither
 
 
 def test_texts_that_were_cut_off():
@@ -186,6 +188,8 @@ def test_scores_of_samples_are_summed_over_the_valid_ones():
     assert Marks(2).aggregate(verdicts, samples=2, permutation=swapped).score.tolist() == [[1, 3], [13, 3]]
     best = Marks(2).aggregate(verdicts, samples=2, meta=torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     assert best.score.tolist() == [[1, 3], [2, 4]]
+    doubted = ScoreVerdicts(torch.tensor([[1.0, 3.0], [9.0, 1.0]]), torch.tensor([0, Reason.CUT_OFF]))  # scores that were read all the same
+    assert Marks(2).aggregate(doubted, samples=2).score.tolist() == [[1, 3]]
     tied = Marks(2).parse(["5,5"] * 9)
     for seed in (0, 1):
         expected = sum_vote(tied.scores.view(9, 1, 2), seed=seed).winner

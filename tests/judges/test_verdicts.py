@@ -92,6 +92,7 @@ def assert_same(got, expected):
         ("-1", Reason.OUT_OF_RANGE),
         ("123456789", Reason.OUT_OF_RANGE),
         ("1234567890", Reason.NOT_A_NUMBER),
+        (" " * 5000 + "7", Reason.NOT_A_NUMBER),
         *(
             (text, Reason.NOT_A_NUMBER)
             for text in ("", " ", "seven", "7.", ".5", "7 8", "7,5", "7/10", "--7", "1e1", "nan", "inf", "0x7", "7_0", "\ud800")
