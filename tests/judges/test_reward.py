@@ -27,6 +27,18 @@ def test_groups_compete_among_themselves():
     assert reward.__name__ == "judge_RRM"
 
 
+def test_completions_are_judged_by_their_own_prompt():
+    asked = []
+
+    def generate(calls):
+        asked.extend(call.messages[-1]["content"] for call in calls)
+        return longest(calls)
+
+    JudgeReward(Judge(RRM(), generate), 2)(prompts=["the p"] * 2 + ["the q"] * 2, completions=["of p", "of p, too", "of q", "of q, too"])
+    assert [("the p" in text, "of p" in text) for text in asked] == [(True, True), (False, False)]
+    assert [("the q" in text, "of q" in text) for text in asked] == [(False, False), (True, True)]
+
+
 def test_conversations_are_read_as_texts():
     reward = JudgeReward(Judge(RRM(), longest), 2)
     prompts = [[{"role": "user", "content": "p"}]] * 2

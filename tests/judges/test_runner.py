@@ -220,6 +220,19 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, dies_after, tou
     assert same(judge(RecordedTexts.load(path), None).rank(*questions(3, 4)), expected)
 
 
+@pytest.mark.parametrize("dies_after", [4, 12])
+def test_what_is_on_record_is_part_of_the_budget(tmp_path, dies_after):
+    def judge(generate, path):
+        return Judge(RRM(), generate, votes=5, batch_size=4, journal=path, seed=3, budget=18)
+
+    unbroken, rest, path = Simulated(0.65), Simulated(0.65), tmp_path / "journal"
+    expected = judge(unbroken, None).rank(*questions(3, 4))
+    with pytest.raises(KeyboardInterrupt):
+        judge(Simulated(0.65, dies_after=dies_after), path).rank(*questions(3, 4))
+    assert same(judge(rest, path).rank(*questions(3, 4)), expected)
+    assert len(rest.keys) == len(unbroken.keys) - dies_after == 18 - dies_after
+
+
 PROGRAM = """
 import os, signal, sys
 from rrm_core.judges import Judge, RRM
