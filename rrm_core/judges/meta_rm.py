@@ -12,10 +12,10 @@ from rrm_core._validate import FLOATS, require, require_shape, require_tensor
 class MetaRM(nn.Module):
     """A scalar head over a model's hidden states. The model reads the query, the responses, and what the judge wrote about them.
 
-    Training it is logistic regression on whether the judge was right, here with a model that is trained along or not::
+    It learns whether the judge was right; a model whose ``hidden`` has gradients learns along::
 
-        loss = meta_rm.loss(hidden, judge.correct(verdicts, labels))
-        loss.backward()
+        optimizer.zero_grad()
+        meta_rm.loss(hidden, judge.correct(verdicts, labels)).backward()
         optimizer.step()
 
     The vote then counts the better half of each problem's k samples::
@@ -34,9 +34,8 @@ class MetaRM(nn.Module):
     """
 
     def __init__(self, hidden_size: int, *, bias: bool = True) -> None:
-        require(
-            isinstance(hidden_size, int) and not isinstance(hidden_size, bool), "hidden_size", "an integer", type(hidden_size).__name__, TypeError
-        )
+        if isinstance(hidden_size, bool) or not isinstance(hidden_size, int):
+            raise TypeError(f"hidden_size: expected an integer, got {type(hidden_size).__name__}")
         require(hidden_size >= 1, "hidden_size", "at least 1", hidden_size)
         super().__init__()
         self.score = nn.Linear(hidden_size, 1, bias=bias, dtype=torch.float32)
