@@ -1,8 +1,8 @@
 """The published judge systems: formats, readings of verdicts, rewards and aggregation, as short compositions of the ops."""
 
-from rrm_core.judges.baselines import AlpacaEval, GEval, TokenJudge, TwoTokenJudge, YesNoReranker
+from rrm_core.judges.baselines import AlpacaEval, GEval, TokenJudge, YesNoReranker
 from rrm_core.judges.caller import GenerationError
-from rrm_core.judges.deepseek_grm import DeepSeekGRM, labels_shown, shuffled, shuffles
+from rrm_core.judges.deepseek_grm import DeepSeekGRM
 from rrm_core.judges.distillation import DistillationRecord, Written, read_distillation, write_distillation
 from rrm_core.judges.generation import Call, Generated, RecordedTexts, TransformersGenerator
 from rrm_core.judges.j1 import J1Pairwise, J1Pointwise
@@ -14,6 +14,7 @@ from rrm_core.judges.rm_r1 import RMR1, Sections
 from rrm_core.judges.rrm import RRM
 from rrm_core.judges.runner import Judge, Judged
 from rrm_core.judges.scalar import ScalarRM, pair_loss
+from rrm_core.judges.shuffling import labels_shown, shuffled, shuffles
 from rrm_core.judges.system import Listwise, Messages, Pairwise, System, Template
 from rrm_core.judges.taxonomy import GenerativeRM, OutcomeRM, RewardModel
 from rrm_core.judges.verdicts import PairVerdicts, Reason, ScoreVerdicts
@@ -55,7 +56,6 @@ __all__ = [
     "Template",
     "TokenJudge",
     "TransformersGenerator",
-    "TwoTokenJudge",
     "Written",
     "YesNoReranker",
     "compare_scores",

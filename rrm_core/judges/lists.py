@@ -7,16 +7,12 @@ from torch import Tensor
 
 from rrm_core._validate import require
 from rrm_core.judges.caller import Asked, Caller
+from rrm_core.judges.shuffling import shuffles
 from rrm_core.judges.system import Listwise
 from rrm_core.judges.verdicts import ScoreVerdicts
 from rrm_core.tournaments.inputs import seeded
 
 NAN = float("nan")
-
-
-def shuffles(problems: int, samples: int, count: int, seed: int) -> Tensor:
-    """Which answer is shown at each place, int64 [B, k, n]: drawn on CPU from the seed."""
-    return torch.rand(problems, samples, count, generator=seeded(seed)).argsort(-1)
 
 
 def sample(

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from rrm_core.judges import Generated, Judge, Listwise, Template
-from rrm_core.judges.lists import shuffles
 from rrm_core.judges.system import read_all
 from rrm_core.judges.verdicts import Reason, boxed, numbers, score_verdicts
 
@@ -103,13 +102,6 @@ def test_a_budget_leaves_out_the_last_samples():
 def test_equals_are_drawn():
     judged = Judge(Scores(2), grading).rank([str(i) for i in range(64)], [["5", "5"]] * 64)
     assert 16 < int(judged.ranking[:, 0].sum()) < 48
-
-
-def test_shuffles_are_permutations_from_the_seed():
-    found = shuffles(50, 3, 4, seed=1)
-    assert (found.sort(-1).values == torch.arange(4)).all()
-    assert torch.equal(found, shuffles(50, 3, 4, seed=1))
-    assert not torch.equal(found, shuffles(50, 3, 4, seed=2))
 
 
 def test_no_questions():
