@@ -18,7 +18,7 @@ Progress = Callable[[int], None]
 
 
 class GenerationError(RuntimeError):
-    """The generator failed more often than it may. What it had brought before is kept."""
+    """The generator failed, or brought None, more often than it may. What it had brought before is kept."""
 
 
 class Asked(NamedTuple):
@@ -43,7 +43,6 @@ class Caller:
         answers: Sequence[Sequence[str]],
         journal: Journal,
         *,
-        seed: int,
         batch_size: int,
         retries: int,
         budget: int | None,
@@ -51,7 +50,7 @@ class Caller:
         progress: Progress,
     ) -> None:
         self._system, self._generate, self._questions, self._answers, self._journal = system, generate, questions, answers, journal
-        self._seed, self._batch_size, self._retries, self._meta, self._progress = seed, batch_size, retries, meta, progress
+        self._batch_size, self._retries, self._meta, self._progress = batch_size, retries, meta, progress
         self.left = budget  # None: no end
         self.calls = torch.zeros(len(questions), dtype=torch.int64)
 
@@ -60,46 +59,57 @@ class Caller:
         missing = [call for call in asked if call.key not in self._journal.entries]
         self._progress(len(asked) - len(missing))
         for start in range(0, len(missing), self._batch_size):
-            batch = missing[start : start + self._batch_size]
-            self._journal.add([call.key for call in batch], self._entries(batch))
-            self._progress(len(batch))
+            self._ask(missing[start : start + self._batch_size])
         self.calls += torch.tensor([call.problem for call in asked], dtype=torch.int64).bincount(minlength=len(self.calls))
         if self.left is not None:
             self.left -= len(asked)
         return [self._journal.entries[call.key] for call in asked]
 
-    def _entries(self, batch: Sequence[Asked]) -> list[Entry]:
-        calls = [
-            Call(self._system.prompt(self._questions[x.problem], [self._answers[x.problem][i] for i in x.shown]), x.key, self._seed_of(x.key))
-            for x in batch
-        ]
-        for attempt in range(self._retries + 1):
-            try:
-                found = self._generate(calls)
-                break
-            except Exception as error:
-                if attempt == self._retries:
-                    times = f"{type(error).__name__} {attempt + 1} times, the last time: {error}"
-                    raise GenerationError(f"generate: expected {len(calls)} texts, got {times}") from error
-        require(
-            isinstance(found, Sequence) and not isinstance(found, str) and len(found) == len(calls),
-            "generate",
-            f"{len(calls)} texts",
-            type(found).__name__,
-            TypeError,
-        )
-        texts = [x if isinstance(x, Generated) else Generated(x) for x in found]
-        require(all(isinstance(x.text, str) for x in texts), "generate", "texts", [type(x.text).__name__ for x in texts], TypeError)
-        return [Entry(x.text, bool(x.finished), rating) for x, rating in zip(texts, self._ratings(texts), strict=True)]
+    def seed_of(self, key: Key) -> int:
+        """63 bits that follow from the run, its questions and its seed included, and the key."""
+        return int.from_bytes(hashlib.blake2b(f"{self._journal.run}:{key}".encode(), digest_size=8).digest(), "big") >> 1
 
+    def _ask(self, batch: Sequence[Asked]) -> None:
+        """Until every call has its text, which is kept as soon as it is there."""
+        fault: Exception | str = ""
+        for _ in range(self._retries + 1):
+            try:
+                found = self._generate([self._call(asked) for asked in batch])
+            except Exception as error:
+                fault = error
+                continue
+            require(isinstance(found, Sequence) and not isinstance(found, str), "generate", "a list of texts", type(found).__name__, TypeError)
+            require(len(found) == len(batch), "generate", f"{len(batch)} texts", len(found))
+            there = [(asked.key, x if isinstance(x, Generated) else Generated(x)) for asked, x in zip(batch, found, strict=True) if x is not None]
+            wrong = {type(x.text).__name__ for _, x in there if not isinstance(x.text, str)}
+            require(not wrong, "generate", "texts", wrong, TypeError)
+            self._keep([key for key, _ in there], [x for _, x in there])
+            batch = [asked for asked, x in zip(batch, found, strict=True) if x is None]
+            if not batch:
+                return
+            fault = "None"
+        told = fault if isinstance(fault, str) else f"{type(fault).__name__}: {fault}"
+        raise GenerationError(f"generate: expected {len(batch)} texts, got {told}, {self._retries + 1} times") from (
+            fault if isinstance(fault, Exception) else None
+        )
+
+    def _call(self, asked: Asked) -> Call:
+        shown = [self._answers[asked.problem][i] for i in asked.shown]
+        return Call(self._system.prompt(self._questions[asked.problem], shown), asked.key, self.seed_of(asked.key))
+
+    def _keep(self, keys: Sequence[Key], texts: Sequence[Generated]) -> None:
+        if keys:
+            self._journal.add(keys, [Entry(x.text, bool(x.finished), rating) for x, rating in zip(texts, self._ratings(texts), strict=True)])
+            self._progress(len(keys))
+
+    @torch.no_grad()
     def _ratings(self, texts: Sequence[Generated]) -> list[float | None]:
         if self._meta is None:
             return [None] * len(texts)
         hidden = [x.hidden for x in texts if x.hidden is not None]
         require(len(hidden) == len(texts), "generate", "hidden states for the meta reward model", "texts without")
-        ratings: list[float | None] = self._meta(torch.stack(hidden)).flatten().tolist()
+        where = next(self._meta.parameters(), None) if isinstance(self._meta, torch.nn.Module) else None
+        states = torch.stack(hidden)
+        ratings: list[float | None] = self._meta(states if where is None else states.to(where.device)).flatten().tolist()
+        require(len(ratings) == len(texts), "meta", f"{len(texts)} ratings", len(ratings))
         return ratings
-
-    def _seed_of(self, key: Key) -> int:
-        digest = hashlib.blake2b(f"{self._seed}:{key}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") >> 1

@@ -13,6 +13,7 @@ from rrm_core._validate import require, require_in_range, require_shape, require
 from rrm_core.judges.system import Listwise, Messages, Template, read_all
 from rrm_core.judges.verdicts import Reason, ScoreVerdicts, after_thinking, boxed, numbers, score_verdicts
 from rrm_core.logprobs import ScoreTokens
+from rrm_core.tournaments.inputs import whole
 
 _SYSTEM = (
     "You are an experienced grader of responses to a conversation. What matters differs from one conversation to the next, so you settle your"
@@ -68,7 +69,7 @@ class DeepSeekGRM(Listwise):
         """
         messages = self.prompt(question, answers)
         require(self.num_answers > 1, "num_answers", "at least 2 for a hint", self.num_answers)
-        _require_integer("best", best, 0, self.num_answers)
+        require(whole("best", best, 0) < self.num_answers, "best", f"less than {self.num_answers}", best)
         messages[-1]["content"] += f"\n\nIt is known that the best of them is Response {best + 1}."
         return messages
 
@@ -111,7 +112,7 @@ class DeepSeekGRM(Listwise):
         Raises:
             TypeError, ValueError: as of ``correct``; samples doesn't divide K.
         """
-        _require_integer("samples", samples, 1)
+        whole("samples", samples, 1)
         right = self.correct(verdicts, labels)
         require(len(right) % samples == 0, "samples", f"a divisor of {len(right)} verdicts", samples)
         if hinted:

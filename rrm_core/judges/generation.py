@@ -27,14 +27,15 @@ class Call(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """``finished``: whether the text came to its own end. ``hidden``: [H], what a meta reward model reads; None where nobody asked for it."""
+    """``text``: with its ``<think>``, also where the chat template has written that: a verdict within thoughts that never end is none.
+    ``finished``: whether it came to its own end. ``hidden``: [H], what a meta reward model reads; None where nobody asked for it."""
 
     text: str
     finished: bool = True
     hidden: Tensor | None = None
 
 
-Generator: TypeAlias = Callable[[Sequence[Call]], Sequence[str | Generated]]
+Generator: TypeAlias = Callable[[Sequence[Call]], Sequence[str | Generated | None]]  # None: not this time, ask again
 
 
 class RecordedTexts:
@@ -50,7 +51,7 @@ class RecordedTexts:
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RecordedTexts:
         """From a journal of ``Judge``, whatever run it belongs to."""
-        records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()[1:]]
+        records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n")[1:-1]]  # a kill may have cut the last line short
         return cls({tuple(record["key"]): Generated(record["text"], record["finished"]) for record in records})
 
     def __call__(self, calls: Sequence[Call]) -> list[str | Generated]:
@@ -103,7 +104,7 @@ class TransformersGenerator:
         found = []
         for row, tokens in enumerate(out.sequences[:, ids.shape[1] :].tolist()):
             length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-            text = self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+            text = "<think>" * texts[row].rstrip().endswith("<think>") + self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
             state = out.hidden_states[min(length, len(tokens) - 1)][-1][row, -1].float().cpu() if self.hidden else None
             found.append(Generated(text, length < len(tokens), state))
         return found

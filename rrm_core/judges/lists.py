@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rrm_core._validate import require
 from rrm_core.judges.caller import Asked, Caller
 from rrm_core.judges.shuffling import shuffles
 from rrm_core.judges.system import Listwise
@@ -16,13 +15,12 @@ NAN = float("nan")
 
 
 def sample(
-    caller: Caller, system: Listwise, sizes: list[int], samples: int, *, shuffle: bool, guided: bool, k_meta: int | None, seed: int
+    caller: Caller, system: Listwise, sizes: list[int], samples: int, *, shuffle: bool, guided: bool, k_meta: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ranking, mean score, invalid calls and agreement, as in ``Judged``. ``sizes``: answers of each question. What the budget doesn't reach are the
     last samples."""
-    count = system.num_answers
+    count, seed = system.num_answers, caller.seed_of(())
     alone, most = count == 1, max(sizes, default=1)
-    require(alone or all(size == count for size in sizes), "answers", f"{count} answers to each question", sizes)
     # what is scored together: its question, and its first answer there
     problem = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.int64) if alone else 1)
     begin = torch.tensor([i for size in sizes for i in (range(size) if alone else [0])], dtype=torch.int64)
@@ -53,7 +51,7 @@ def sample(
     judged = ~each.isnan().all(1)
     each = each.nan_to_num(-torch.inf)
     agrees = (each.gather(1, ranking[:, :1, None].clamp(min=0).expand(-1, -1, samples)).squeeze(1) == each.amax(1)) & judged
-    return ranking, mean, invalid, agrees.sum(1) / judged.sum(1)
+    return ranking, mean, invalid, agrees.sum(1).double() / judged.sum(1)
 
 
 def _ranked(mean: Tensor, sizes: Tensor, seed: int) -> Tensor:

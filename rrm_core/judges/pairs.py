@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,18 +15,18 @@ Rule: TypeAlias = Literal["majority", "beta", "sprt"]
 
 
 class Tally(NamedTuple):
-    """Of each match [M]: votes for first and against (a tie is neither), valid verdicts, the sum of their outcomes, calls."""
+    """Of each match [M]: votes for first and against (a tie is neither), valid verdicts, calls."""
 
     for_: Tensor
     against: Tensor
     valid: Tensor
-    share: Tensor
     spent: Tensor
 
     @property
     def outcome(self) -> Tensor:
-        """The share of the win that goes to first, NaN without a valid verdict: float64 [M]."""
-        return self.share / self.valid  # 0 / 0
+        """What the majority says: 1, 0 or, where it is even, 0.5 for first, NaN without a valid verdict: float64 [M]. Shares of votes would depend on
+        when these were stopped."""
+        return (((self.for_ - self.against).sign().double() + 1) / 2).masked_fill(self.valid == 0, float("nan"))
 
 
 def confidence(for_: Tensor, against: Tensor) -> Tensor:
@@ -62,41 +62,33 @@ class Voting(NamedTuple):
 
 def play(caller: Caller, system: Pairwise, pairs: Pairs, round_: int, voting: Voting) -> Tally:
     """Judges the matches of a round, until they are decided or the budget is spent; then closest matches come first."""
-    matches = len(pairs.first)
-    nothing = torch.zeros(matches, dtype=torch.int64)
-    tally = Tally(nothing, nothing, nothing, nothing.double(), nothing)
+    nothing = torch.zeros(len(pairs.first), dtype=torch.int64)
+    tally = Tally(*[nothing] * 4)
+    lots = [caller.seed_of((round_, *match)) & 1 for match in zip(*(x.tolist() for x in pairs), strict=True)]
+    turn = torch.tensor(lots, dtype=torch.int64)  # who is shown first first
     while bool((wanted := _affordable(voting.wanted(tally), tally, caller.left)).any()):
-        match = torch.arange(matches).repeat_interleave(wanted)
+        match = torch.arange(len(nothing)).repeat_interleave(wanted)
         vote = torch.arange(len(match)) - (wanted.cumsum(0) - wanted)[match] + tally.spent[match]
-        swapped = (vote % 2 == 1) & voting.both_orders
+        swapped = ((vote + turn[match]) % 2 == 1) & voting.both_orders
         as_is = pairs.first[match], pairs.second[match]
         first, second = torch.where(swapped, as_is[1], as_is[0]), torch.where(swapped, as_is[0], as_is[1])
         columns = zip(*(x.tolist() for x in (pairs.problem[match], first, second, vote)), strict=True)
         entries = caller([Asked((round_, p, a, b, v), p, (a, b)) for p, a, b, v in columns])
         outcome = system.parse([entry.text for entry in entries], [entry.finished for entry in entries]).outcome
-        outcome = torch.where(swapped, 1 - outcome, outcome)
-        tally = _counted(tally, match, outcome)
+        tally = _counted(tally, match, torch.where(swapped, 1 - outcome, outcome))
     return tally
 
 
 def _affordable(wanted: Tensor, tally: Tally, left: int | None) -> Tensor:
-    """What the budget allows of the votes wanted: those of the matches with the smallest lead first."""
+    """What the budget allows of the votes wanted: one by one, to the match with the smallest lead, were they all for its leader."""
     if left is None or int(wanted.sum()) <= left:
         return wanted
-    order = (tally.for_ - tally.against).abs().argsort(stable=True)
-    before = wanted[order].cumsum(0) - wanted[order]
-    return torch.zeros_like(wanted).scatter_(0, order, torch.minimum(wanted[order], (left - before).clamp(min=0)))
+    match = torch.arange(len(wanted)).repeat_interleave(wanted)
+    given = torch.arange(len(match)) - (wanted.cumsum(0) - wanted)[match]
+    chosen = ((tally.for_ - tally.against).abs()[match] + given).argsort(stable=True)[:left]
+    return match[chosen].bincount(minlength=len(wanted))
 
 
 def _counted(tally: Tally, match: Tensor, outcome: Tensor) -> Tally:
-    def added(to: Tensor, what: Any) -> Tensor:
-        return to.index_add(0, match, what.to(to.dtype))
-
-    valid = ~outcome.isnan()
-    return Tally(
-        added(tally.for_, outcome > 0.5),
-        added(tally.against, outcome < 0.5),
-        added(tally.valid, valid),
-        added(tally.share, outcome.nan_to_num(0.0)),
-        added(tally.spent, torch.ones_like(valid)),
-    )
+    found = outcome > 0.5, outcome < 0.5, ~outcome.isnan(), torch.ones_like(match)
+    return Tally(*(to.index_add(0, match, what.to(torch.int64)) for to, what in zip(tally, found, strict=True)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from rrm_core._validate import require
 from rrm_core.judges.runner import Judge
+from rrm_core.judges.system import Listwise
 from rrm_core.tournaments.inputs import whole
 
 Text = Callable[[Any], str]
@@ -14,7 +15,7 @@ Text = Callable[[Any], str]
 
 def text_of(value: Any) -> str:
     """A text as it is; of a conversation, its messages' contents."""
-    return value if isinstance(value, str) else "\n\n".join(str(message["content"]) for message in value)
+    return value if isinstance(value, str) else "\n\n".join(message["content"] or "" for message in value)
 
 
 class JudgeReward:
@@ -37,6 +38,8 @@ class JudgeReward:
             raise TypeError(f"judge: expected a Judge, got {type(judge).__name__}")
         require(not judge.has_journal, "judge", "one without a journal", "one with")
         self.judge, self.num_generations = judge, whole("num_generations", num_generations, 2)
+        count = judge.system.num_answers if isinstance(judge.system, Listwise) else 1
+        require(count in (1, num_generations), "judge", f"one of 1 or {num_generations} answers", f"one of {count}")
         self._question, self._answer = question, answer
         self.__name__ = f"judge_{type(judge.system).__name__}"  # trl's name for the metric
         self.calls = 0  # of the judge, in all

@@ -19,7 +19,7 @@ from rrm_core.judges.journal import Journal
 from rrm_core.judges.lists import sample
 from rrm_core.judges.pairs import Rule, Voting, confidence, play
 from rrm_core.judges.system import Listwise, Pairwise
-from rrm_core.tournaments import RoundRobin, bradley_terry
+from rrm_core.tournaments import RoundRobin, bradley_terry, vote_status
 from rrm_core.tournaments.inputs import whole
 
 Tournament = Callable[..., Any]  # (problems, candidates, mask=[B, n]) -> a scheduler of one vote a match
@@ -27,7 +27,8 @@ Tournament = Callable[..., Any]  # (problems, candidates, mask=[B, n]) -> a sche
 
 class Judged(NamedTuple):
     """``ranking``: candidates of each question, best first, int64 [B, n], -1 at the end where there are fewer. ``score``: higher is better, a reward
-    for RL, float64 [B, n], NaN for who is not there. ``calls``, ``invalid``: of each question, int64 [B].
+    for RL, float64 [B, n], NaN for who is not there and
+    where no verdict was valid. ``calls``, ``invalid``: of each question, int64 [B].
 
     ``confidence``: float64 [B]. Of pairs, the mean over the question's matches of the probability that their majority is right (NaN without a match);
     of lists, the share of valid samples that score nobody higher than the winner."""
@@ -48,10 +49,11 @@ class Judge:
         generate: from a batch of ``Call`` to as many texts, or ``Generated``. It may raise; what it brought before is kept.
         votes: the most calls of a match, or the samples of a list.
         rule, rule_options: when a match is decided before that, see ``vote_status``; "majority" loses nothing.
-        both_orders: whether votes on a match show its answers in turns as they are and swapped; whether a list is shuffled for every sample.
+        both_orders: whether votes on a match show its answers in both orders in turns, the first by lot; whether a list is shuffled for every sample.
         tournament: (problems, candidates, mask=[B, n]) -> a scheduler of one vote a match: ``RoundRobin``, ``functools.partial(Knockout, seed=0)``.
         budget: the most calls of a run, for all questions; matches that nobody judged count as invalid.
         meta: rates samples of a list by their hidden states [K, H] -> [K]: the ``k_meta`` rated highest are summed (half of them when None).
+            Ratings are kept with the texts: another model wants another journal.
         batch_size: calls handed to ``generate`` at once. retries: how often a batch may fail before the run does.
         journal: a file that keeps every text: a run killed in the middle goes on from there, with the same result and no call made twice.
         seed: of everything that is drawn.
@@ -83,9 +85,17 @@ class Judge:
             whole(name, value, least)
         if budget is not None:
             whole("budget", budget, 0)
-        require(callable(generate), "generate", "a callable", type(generate).__name__, TypeError)
-        require_choice("rule", rule, ("majority", "beta", "sprt"))
+        for name, given in (("generate", generate), ("tournament", tournament), *([] if meta is None else [("meta", meta)])):
+            require(callable(given), name, "a callable", type(given).__name__, TypeError)
         require(meta is None or isinstance(system, Listwise), "meta", "None with a pairwise system", type(meta).__name__)
+        if k_meta is not None:
+            require(meta is not None, "k_meta", "None without meta", k_meta)
+            whole("k_meta", k_meta, 1)
+        require_choice("rule", rule, ("majority", "beta", "sprt"))
+        try:
+            vote_status(0, 0, max_votes=votes, rule=rule, **(rule_options or {}))
+        except TypeError as error:
+            raise TypeError(f"rule_options: expected options of vote_status, got {rule_options!r} ({error})") from error
         self.system, self.votes, self.budget, self.k_meta, self.seed = system, votes, budget, k_meta, seed
         self.voting = Voting(votes, bool(both_orders), rule, dict(rule_options or {}))
         self.tournament = tournament
@@ -104,17 +114,23 @@ class Judge:
             TypeError, ValueError: texts don't fit, or the journal is of another run. GenerationError: the generator failed too often; ``rank`` with
             the same questions goes on where it stood.
         """
+        texts = not isinstance(questions, str) and not isinstance(answers, str) and not any(isinstance(some, str) for some in answers)
+        require(texts, "questions, answers", "a list of texts, and a list of texts for each", "one text", TypeError)
         listed = [list(some) for some in answers]
         require(len(questions) == len(listed), "answers", f"{len(questions)} lists", len(listed))
         are_texts = all(isinstance(text, str) for text in (*questions, *(text for some in listed for text in some)))
         require(are_texts, "questions, answers", "texts", "something else", TypeError)
         require(all(listed), "answers", "at least one answer to each question", "none")
+        count = self.system.num_answers if isinstance(self.system, Listwise) else 1
+        require(count == 1 or all(len(some) == count for some in listed), "answers", f"{count} answers to each question", list(map(len, listed)))
         with self._bar() as bar, self._journal(questions, listed) as journal:
             caller = Caller(
-                self.system, self._generate, questions, listed, journal, seed=self.seed, batch_size=self._batch_size, retries=self._retries,
-                budget=self.budget, meta=self._meta, progress=(lambda n: None) if bar is None else bar.update,
+                self.system, self._generate, questions, listed, journal, batch_size=self._batch_size, retries=self._retries, budget=self.budget,
+                meta=self._meta, progress=(lambda n: None) if bar is None else bar.update,
             )  # fmt: skip
-            return self._pairs(caller, listed) if isinstance(self.system, Pairwise) else self._lists(caller, listed, self.system)
+            judged = self._pairs(caller, listed) if isinstance(self.system, Pairwise) else self._lists(caller, listed, self.system)
+        self._kept = None  # asked again, a generator may say something else
+        return judged
 
     def _pairs(self, caller: Caller, answers: list[list[str]]) -> Judged:
         assert isinstance(self.system, Pairwise)
@@ -123,32 +139,35 @@ class Judge:
         tournament, round_ = self.tournament(problems, n, mask=mask), 0
         single = tournament.votes == 1 and not tournament.both_orders
         require(single, "tournament", "one vote a match, in one order: the judge's own votes and orders are", "more")
-        sums = torch.zeros(3, problems, dtype=torch.float64)  # confidence, matches judged, invalid calls
+        sums = torch.zeros(4, problems, dtype=torch.float64)  # confidence, matches judged, valid verdicts, calls
         while not tournament.done:
             pairs = tournament.pairs()
             tally = play(caller, self.system, pairs, round_, self.voting)
             tournament.record(tally.outcome)
             asked = tally.spent > 0
             sure = torch.where(asked, confidence(tally.for_, tally.against), 0.0)
-            sums.index_add_(1, pairs.problem, torch.stack((sure, asked.double(), (tally.spent - tally.valid).double())))
+            sums.index_add_(1, pairs.problem, torch.stack((sure, asked.double(), tally.valid.double(), tally.spent.double())))
             round_ += 1
-        ranking = tournament.ranking
+        ranking, nobody = tournament.ranking, (sums[2] == 0) & (mask.sum(1) > 1)
         if hasattr(tournament, "wins"):
             score = bradley_terry(tournament.wins(), mask=mask).rating
+            found = score.gather(1, ranking.clamp(min=0)).round(decimals=9).masked_fill(ranking < 0, -torch.inf)
+            ranking = ranking.gather(1, found.argsort(dim=1, descending=True, stable=True))  # equals as the tournament has them
         else:  # a ranking alone: how many are behind
             behind = mask.sum(1, keepdim=True) - 1 - torch.arange(n, dtype=torch.float64)
             score = torch.zeros(problems, n + 1, dtype=torch.float64).scatter_(1, ranking.where(ranking >= 0, n), behind)[:, :n]
-        return Judged(ranking, score.masked_fill(~mask, float("nan")), caller.calls, sums[2].to(torch.int64), sums[0] / sums[1])
+        score = score.masked_fill(~mask | nobody.unsqueeze(1), float("nan"))
+        return Judged(ranking, score, caller.calls, (sums[3] - sums[2]).to(torch.int64), sums[0] / sums[1])
 
     def _lists(self, caller: Caller, answers: list[list[str]], system: Listwise) -> Judged:
         ranking, score, invalid, agreement = sample(
-            caller, system, list(map(len, answers)), self.votes, shuffle=self.voting.both_orders, guided=self._meta is not None, k_meta=self.k_meta,
-            seed=self.seed,
+            caller, system, list(map(len, answers)), self.votes, shuffle=self.voting.both_orders, guided=self._meta is not None, k_meta=self.k_meta
         )  # fmt: skip
         return Judged(ranking, score, caller.calls, invalid, agreement)
 
     def _journal(self, questions: Sequence[str], answers: list[list[str]]) -> Any:
-        about = [type(self.system).__name__, self.system.template, getattr(self.system, "num_answers", 2), list(questions), answers, self.seed]
+        count = self.system.num_answers if isinstance(self.system, Listwise) else 2
+        about = [type(self.system).__name__, self.system.template, count, list(questions), answers, self.seed, self._meta is None]
         run = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         if self._path is not None:
             return Journal(self._path, run)

@@ -63,7 +63,8 @@ class ScalarRM(nn.Module):
 
     def _read(self, hidden: Tensor) -> Tensor:
         wide = torch.promote_types(torch.promote_types(hidden.dtype, self.head.weight.dtype), torch.float32)
-        return functional.linear(hidden.to(wide), self.head.weight.to(wide)).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return functional.linear(hidden.to(wide), self.head.weight.to(wide)).squeeze(-1)
 
 
 def pair_loss(chosen: Tensor, rejected: Tensor, *, margin: float | Tensor = 0.0, reduction: Literal["mean", "none"] = "mean") -> Tensor:

@@ -17,9 +17,10 @@ def shuffles(num_problems: int, samples: int, num_answers: int, seed: int) -> Te
     Raises:
         TypeError, ValueError: a number is no integer or too small; the seed is no integer of 64 bits.
     """
-    sizes = whole("num_problems", num_problems, 0), whole("samples", samples, 1), whole("num_answers", num_answers, 1)
+    problems, count = whole("num_problems", num_problems, 0), whole("num_answers", num_answers, 1)
+    sizes = whole("samples", samples, 1), problems, count  # in this order more samples leave the first as they are
     keys = torch.rand(sizes, dtype=torch.float64, generator=seeded(seed))
-    return keys.argsort(dim=-1, stable=True)
+    return keys.argsort(dim=-1, stable=True).transpose(0, 1).contiguous()
 
 
 def shuffled(answers: Sequence[str], permutation: Tensor) -> list[list[str]]:

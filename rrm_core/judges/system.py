@@ -20,6 +20,7 @@ from rrm_core._validate import require, require_shape, require_tensor
 from rrm_core.judges.verdicts import PairVerdicts, Reason, ScoreVerdicts, finish
 from rrm_core.logprobs import ScoreTokens
 from rrm_core.tournaments import Pairs, Ratings, Votes, bradley_terry, pairwise_wins, sum_vote
+from rrm_core.tournaments.inputs import whole
 
 Messages: TypeAlias = list[dict[str, str]]  # [{"role": "system" or "user", "content": ...}], as chat templates take them
 V = TypeVar("V", PairVerdicts, ScoreVerdicts)
@@ -130,13 +131,18 @@ def read_all(read: Callable[[str], Any], texts: Sequence[str], finished: Sequenc
     return [finish(x, end) if isinstance(x, Reason) else x for x, end in zip(found, ends, strict=True)]
 
 
+def require_answers(answers: Sequence[str], count: int) -> None:
+    require(not isinstance(answers, str), "answers", f"{count} texts", "one", TypeError)
+    require(len(answers) == count, "answers", f"{count} texts", len(answers))
+
+
 class Pairwise(System[PairVerdicts]):
     """A judge of two answers."""
 
     FIELDS = frozenset({"question", "answer_1", "answer_2"})
 
     def prompt(self, question: str, answers: Sequence[str]) -> Messages:
-        require(len(answers) == 2, "answers", "2 texts", len(answers))
+        require_answers(answers, 2)
         return self.template.fill({"question": question, "answer_1": answers[0], "answer_2": answers[1]})
 
     def correct(self, verdicts: PairVerdicts, labels: Tensor) -> Tensor:
@@ -168,7 +174,7 @@ class Listwise(System[ScoreVerdicts]):
         self.num_answers = num_answers
 
     def prompt(self, question: str, answers: Sequence[str]) -> Messages:
-        require(len(answers) == self.num_answers, "answers", f"{self.num_answers} texts", len(answers))
+        require_answers(answers, self.num_answers)
         shown = "\n\n".join(f"[Response {i} begins]\n{answer}\n[Response {i} ends]" for i, answer in enumerate(answers, 1))
         return self.template.fill({"question": question, "answers": shown, "answer": answers[0], "count": str(len(answers))})
 
@@ -183,6 +189,6 @@ class Listwise(System[ScoreVerdicts]):
         seed: int = 0,
     ) -> Votes:
         """Sums the scores of ``samples`` verdicts a problem, problem by problem, over the valid ones; the rest as in ``sum_vote``."""
-        require(samples >= 1 and len(verdicts.scores) % samples == 0, "samples", f"a divisor of {len(verdicts.scores)} verdicts", samples)
+        require(len(verdicts.scores) % whole("samples", samples, 1) == 0, "samples", f"a divisor of {len(verdicts.scores)} verdicts", samples)
         scores = verdicts.scores.view(-1, samples, self.num_answers)
         return sum_vote(scores, permutation=permutation, valid=(verdicts.reason == 0).view(-1, samples), meta=meta, k_meta=k_meta, seed=seed)

@@ -101,9 +101,10 @@ def one_of(text: str, marks: Sequence[str]) -> int | Reason:
 
 def number(text: str, low: float, high: float, *, integer: bool = False) -> float | Reason:
     """A decimal number in [low, high]."""
-    if len(text) > _LONGEST_LIST or not _NUMBER.fullmatch(text.strip()):
+    stripped = text.strip()
+    if len(text) > _LONGEST_LIST or not _NUMBER.fullmatch(stripped):
         return Reason.NOT_A_NUMBER
-    value = float(text)
+    value = float(stripped)
     if integer and value != int(value):
         return Reason.NOT_A_NUMBER
     return value if low <= value <= high else Reason.OUT_OF_RANGE

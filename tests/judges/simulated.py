@@ -14,7 +14,7 @@ class Simulated:
 
     def __init__(self, accuracy=0.8, invalid=0.0, dies_after=None, error=KeyboardInterrupt):
         self.accuracy, self.invalid, self.dies_after, self.error = accuracy, invalid, dies_after, error
-        self.keys = []
+        self.keys, self.seeds = [], {}
 
     def verdict(self, call):
         """Of one call: 1, 0 or None."""
@@ -28,6 +28,7 @@ class Simulated:
         if self.dies_after is not None and len(self.keys) + len(calls) > self.dies_after:
             raise self.error("the generator is gone")
         self.keys += [call.key for call in calls]
+        self.seeds |= {call.key: call.seed for call in calls}
         texts = {1: BOX.format(1), 0: BOX.format(2), None: "I cannot tell."}
         return [Generated(texts[self.verdict(call)]) for call in calls]
 

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rrm_core.judges import Reason, ScoreVerdicts, Template
-from rrm_core.judges.deepseek_grm import DeepSeekGRM
+from rrm_core.judges import DeepSeekGRM, Reason, ScoreVerdicts, Template
 from rrm_core.judges.verdicts import score_verdicts
 
 TWO, THREE, SINGLE = DeepSeekGRM(2), DeepSeekGRM(3), DeepSeekGRM(1)
@@ -320,7 +319,7 @@ def test_score_tokens_are_the_scores_that_may_stand_first():
         (ValueError, r"labels: expected values in \[0, 3\), got 3", lambda: THREE.correct(THREE.parse([""]), labels(3))),
         (ValueError, r"labels: expected values in \[0, 2\), got 2", lambda: SINGLE.reward(SINGLE.parse([""]), labels(2))),
         (ValueError, "samples: expected a divisor of 3 verdicts, got 2", lambda: TWO.rejection(TWO.parse([""] * 3), labels(0, 0, 0), samples=2)),
-        (ValueError, "samples: expected at least 1, got 0", lambda: TWO.rejection(TWO.parse([""]), labels(0), samples=0)),
+        (ValueError, "samples: expected an integer of at least 1, got 0", lambda: TWO.rejection(TWO.parse([""]), labels(0), samples=0)),
         (TypeError, "samples: expected an integer, got float", lambda: TWO.rejection(TWO.parse([""]), labels(0), samples=1.0)),
         (ValueError, r"labels: expected shape \[3\], got \[1\]", lambda: TWO.rejection(TWO.parse([""] * 3), labels(0), samples=3)),
     ],

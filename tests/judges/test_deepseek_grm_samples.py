@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrm_core.judges.deepseek_grm import DeepSeekGRM, labels_shown, shuffled, shuffles
+from rrm_core.judges import DeepSeekGRM, labels_shown, shuffled, shuffles
 
 NAN = float("nan")
 TWO, THREE = DeepSeekGRM(2), DeepSeekGRM(3)
@@ -146,11 +146,11 @@ def test_a_tie_falls_to_one_of_those_who_share_it():
     ("error", "message", "call"),
     [
         (TypeError, "num_answers: expected an integer, got str", lambda: shuffles(1, 1, "2", 0)),
-        (ValueError, "num_problems: expected at least 0, got -1", lambda: shuffles(-1, 1, 2, 0)),
-        (ValueError, "samples: expected at least 1, got 0", lambda: shuffles(1, 0, 2, 0)),
-        (ValueError, "num_answers: expected at least 1, got 0", lambda: shuffles(1, 1, 0, 0)),
+        (ValueError, "num_problems: expected an integer of at least 0, got -1", lambda: shuffles(-1, 1, 2, 0)),
+        (ValueError, "samples: expected an integer of at least 1, got 0", lambda: shuffles(1, 0, 2, 0)),
+        (ValueError, "num_answers: expected an integer of at least 1, got 0", lambda: shuffles(1, 1, 0, 0)),
         (TypeError, "seed: expected an integer, got NoneType", lambda: shuffles(1, 1, 1, None)),
-        (ValueError, "seed: expected an integer in", lambda: shuffles(1, 1, 1, 1 << 64)),
+        (ValueError, "seed: expected an integer of 64 bits", lambda: shuffles(1, 1, 1, 1 << 64)),
         (ValueError, r"permutation: expected shape \[k, 2\], got \[1, 3\]", lambda: shuffled(["a", "b"], torch.arange(3).view(1, 3))),
         (ValueError, "permutation: expected permutations", lambda: shuffled(["a", "b"], torch.tensor([[0, 0]]))),
         (ValueError, "permutation: expected permutations", lambda: labels_shown(labels(0), torch.tensor([[[1, 2]]]))),

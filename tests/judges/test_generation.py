@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rrm_core.judges import RRM, Call, Judge, RecordedTexts, TransformersGenerator
+from rrm_core.judges import RRM, Call, Judge, Reason, RecordedTexts, TransformersGenerator
 from rrm_core.judges.generation import _SeededNoise
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
@@ -31,6 +31,17 @@ def test_a_text_depends_on_its_seed_and_not_on_its_batch(tiny):
     assert together == alone
     assert together[0] != together[2]  # the same prompt, another seed
     assert [found.text for found in generate(batch)] == together
+
+
+def test_thoughts_that_the_template_opens_stay_open(tiny):
+    model, tokenizer = tiny
+    tokenizer.chat_template = TEMPLATE + "<think>\n"
+    try:
+        found = TransformersGenerator(model, tokenizer, max_new_tokens=3)(calls("w5"))[0]
+    finally:
+        tokenizer.chat_template = TEMPLATE
+    assert found.text.startswith("<think>")
+    assert RRM().parse([found.text + "\\boxed{Assistant 1}"], [False]).reason.tolist() == [Reason.CUT_OFF]
 
 
 def test_temperature_0_takes_the_likeliest(tiny):
@@ -96,6 +107,13 @@ def test_a_tokenizer_without_a_template_is_told(tiny):
 
     with pytest.raises(ValueError, match="tokenizer: expected one with a chat template, got one without"):
         TransformersGenerator(tiny[0], make_tokenizer())
+
+
+def test_recorded_texts_leave_out_a_line_cut_short(tmp_path):
+    path = tmp_path / "journal"
+    Judge(RRM(), lambda asked: ["\\boxed{Assistant 1}"] * len(asked), journal=path).rank(["q"], [["a", "b", "c"]])
+    path.write_text(path.read_text()[:-20])
+    assert len(RecordedTexts.load(path)._texts) == 2
 
 
 def test_recorded_texts_say_which_call_is_missing():

@@ -75,6 +75,8 @@ def test_the_meta_reward_model_chooses_samples(tmp_path):
     arguments = {"votes": 4, "both_orders": False, "journal": tmp_path / "journal"}
     judged = Judge(Scores(2), generate, meta=meta, **arguments).rank(["a"], [["x", "y"]])
     assert judged.score.tolist() == [[7.5, 2.5]]  # of the two rated highest
+    with pytest.raises(ValueError, match="journal: expected this run's"):  # no ratings there
+        Judge(Scores(2), generate, **arguments).rank(["a"], [["x", "y"]])
     again = Judge(Scores(2), lambda calls: [], meta=meta, k_meta=1, **arguments).rank(["a"], [["x", "y"]])  # from what was recorded
     assert again.score.tolist() == [[8, 2]]
     with pytest.raises(ValueError, match="generate: expected hidden states for the meta reward model, got texts without"):
@@ -97,6 +99,38 @@ def test_a_budget_leaves_out_the_last_samples():
     assert judged.score.tolist() == [[3, 4], [7, 2]]
     none = Judge(Scores(2), grading, votes=5, budget=0).rank(["a"], [["3", "4"]])
     assert none.score.isnan().all()
+
+
+def test_more_samples_go_on_from_those_there_are(tmp_path):
+    asked = []
+
+    def generate(calls):
+        asked.append(len(calls))
+        return grading(calls)
+
+    for votes in (4, 8):
+        Judge(Scores(3), generate, votes=votes, journal=tmp_path / "journal").rank(["a", "b"], [["1", "2", "3"]] * 2)
+    assert asked == [8, 8]
+
+
+def test_a_wrong_call_leaves_no_journal(tmp_path):
+    with pytest.raises(ValueError, match=r"answers: expected 2 answers to each question, got \[3\]"):
+        Judge(Scores(2), grading, journal=tmp_path / "journal").rank(["a"], [["1", "2", "3"]])
+    assert not (tmp_path / "journal").exists()
+
+
+def test_a_meta_model_is_run_where_it_is_and_without_gradient():
+    class Meta(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+        def forward(self, hidden):
+            assert not torch.is_grad_enabled()
+            return hidden.double() @ self.weight
+
+    generate = lambda calls: [Generated("\\boxed{1, 2}", hidden=torch.ones(2)) for _ in calls]  # noqa: E731
+    assert Judge(Scores(2), generate, meta=Meta()).rank(["a"], [["x", "y"]]).score.isfinite().all()
 
 
 def test_equals_are_drawn():

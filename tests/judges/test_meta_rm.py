@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrm_core.judges.deepseek_grm import DeepSeekGRM, labels_shown, shuffles
+from rrm_core.judges import DeepSeekGRM, labels_shown, shuffles
 from rrm_core.judges.meta_rm import MetaRM, last_hidden
 
 NAN, INF = float("nan"), float("inf")

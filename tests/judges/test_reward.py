@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rrm_core.judges import RRM, GenerativeRM, Judge, JudgeReward, OutcomeRM
+from rrm_core.judges import RRM, DeepSeekGRM, GenerativeRM, Judge, JudgeReward, OutcomeRM
 from tests.judges.simulated import Simulated
 
 
@@ -64,6 +64,8 @@ def test_bad_arguments(tmp_path):
         JudgeReward(RRM(), 2)
     with pytest.raises(ValueError, match="judge: expected one without a journal, got one with"):
         JudgeReward(Judge(RRM(), longest, journal=tmp_path / "journal"), 2)
+    with pytest.raises(ValueError, match="judge: expected one of 1 or 8 answers, got one of 4"):
+        JudgeReward(Judge(DeepSeekGRM(4), longest), 8)
     with pytest.raises(ValueError, match="num_generations: expected an integer of at least 2, got 1"):
         JudgeReward(Judge(RRM(), longest), 1)
 

@@ -144,3 +144,10 @@ def test_errors():
     fails(ValueError, r"^reduction: expected 'mean' or 'none', got 'sum'$", pair_loss, two, two, reduction="sum")
     fails(ValueError, r"^chosen: expected at least one pair, got \[0\]$", pair_loss, two[:0], two[:0])
     assert pair_loss(two[:0], two[:0], reduction="none").shape == (0,)
+
+
+def test_autocast_changes_nothing():
+    model, hidden = ScalarRM(64), torch.randn(5, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.score(hidden)
+    assert torch.equal(found, model.score(hidden))

@@ -144,7 +144,7 @@ def test_lists_are_numbered():
         (lambda: labelled([0, 2]), ValueError, r"labels: expected 0 or 1, got \[0, 2\]"),
         (lambda: labelled([0, -1]), ValueError, r"labels: expected 0 or 1, got \[0, -1\]"),
         (lambda: Marks(1).aggregate(Marks(1).parse(["1"] * 3), samples=2), ValueError, "samples: expected a divisor of 3 verdicts, got 2"),
-        (lambda: Marks(1).aggregate(Marks(1).parse(["1"] * 3), samples=0), ValueError, "samples: expected a divisor of 3 verdicts, got 0"),
+        (lambda: Marks(1).aggregate(Marks(1).parse(["1"] * 3), samples=0), ValueError, "samples: expected an integer of at least 1, got 0"),
     ],
 )
 def test_bad_arguments(call, error, message):

@@ -224,3 +224,10 @@ def fastest(call):
         call()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+@pytest.mark.parametrize("text", ["\\boxed{5,\x1c6}", "\\boxed{\x1f5, 6\x1d}", "\\boxed{\u0667, 6}", "\\boxed{5\x00, 6}"])
+def test_strange_blanks_and_digits_raise_nothing(text):
+    from rrm_core.judges import DeepSeekGRM
+
+    assert DeepSeekGRM(2).parse([text]).reason.item() in (Reason.VALID, Reason.NOT_A_NUMBER)
