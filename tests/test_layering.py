@@ -139,8 +139,8 @@ def violations(path: Path, package: Path) -> list[str]:
                 allowed = area in FROM_SHARED[module]
             else:
                 allowed = (family, area) == ("losses", "logprobs")
-        elif parts[0] == "judges":  # public names of the families, and what checks arguments alike
-            allowed = area in {"judges", "_validate"} or (area in FAMILIES and (not rest or rest[0] not in INSIDE or rest[0] == "inputs"))
+        elif parts[0] == "judges":  # public names of the families, what checks arguments alike, and how leagues rank
+            allowed = area in {"judges", "_validate"} or (area in FAMILIES and (not rest or rest[0] not in INSIDE or rest[0] in {"inputs", "league"}))
         elif parts == ("__init__",):
             allowed = area != "integrations"
         elif parts[0] == "integrations":

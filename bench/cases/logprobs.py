@@ -189,7 +189,7 @@ def _trained(scale: Scale, inductor: bool, name: str, dtype: torch.dtype) -> Cas
         lambda device: (*_head(n, h, v, dtype, device), random_ids((n,), v).to(device)),
         with_gradients(linear_token_logprobs, 0, 1),
         {**{who: with_gradients(run, 0, 1) for who, run in others.items() if not (large and who == "PyTorch")}, "four products": four_products},
-        contract(with_gradients(reference, 0, 1), ORDERS, few),
+        contract(with_gradients(reference, 0, 1), few=few),
         moves=3 * v * h * dtype.itemsize,  # the head read by each pass, its gradient written
         flops=flops,
         floors=(product(flops),),

@@ -26,13 +26,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {value}")
         return value
 
-    parser = argparse.ArgumentParser(prog="python -m examples.tournament", description=__doc__)
+    more = "python -m examples --judge rrm (or rm-r1, deepseek-grm, j1) runs a published judge system instead."
+    parser = argparse.ArgumentParser(prog="python -m examples.tournament", description=__doc__, epilog=more)
     parser.add_argument("--model", default=judge.DEFAULT_MODEL, help="folder or name of a Hugging Face causal language model (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=data.DEFAULT, help="JSONL file of questions with answers, best first")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for tournament.png and results.json (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap over questions (default: %(default)s)")
     parser.add_argument("--limit", type=positive, help="only the first LIMIT questions")
-    parser.add_argument("--judge", help="one of the published judge systems instead: rrm, rm-r1, deepseek-grm or j1; see examples/judges")
     return parser.parse_args(argv)
 
 

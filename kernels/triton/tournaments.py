@@ -206,7 +206,7 @@ def elo(
             first.contiguous(), second.contiguous(), share.contiguous(), weight * (k * unit), order, offsets, rating, total, num_problems,
             num_candidates, num_warps=1, enable_fp_fusion=False,
         )  # fmt: skip
-    return init + rating.mean(0) / unit, offsets[0].diff()
+    return init + rating.mean(0) / rating.new_full((), unit), offsets[0].diff()  # by a tensor: CUDA multiplies by a number's reciprocal
 
 
 def sweep(games: Tensor, limit: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._validate import require
-from rrm_core.judges.system import Messages, Template
+from rrm_core.judges.system import Messages, Template, chosen_template
 from rrm_core.logprobs import ScoreTokenLogprobs, ScoreTokens
 
 
@@ -37,14 +37,10 @@ class TokenJudge(ABC):
     VALUES: Mapping[str, float]  # the labels, each one token, and what they are worth
 
     def __init__(self, template: Template | str | PathLike[str] | None = None, *, min_mass: float = 0.0) -> None:
-        if template is not None and not isinstance(template, (Template, str, PathLike)):
-            raise TypeError(f"template: expected a Template or a path, got {type(template).__name__}")
         if isinstance(min_mass, bool) or not isinstance(min_mass, int | float):
             raise TypeError(f"min_mass: expected a number, got {type(min_mass).__name__}")
         require(0 <= min_mass <= 1, "min_mass", "a number in [0, 1]", min_mass)
-        self.template = self.TEMPLATE if template is None else template if isinstance(template, Template) else Template.load(template)
-        missing = set(self.FIELDS) - self.template.fields
-        require(not missing, "template", f"the fields {sorted(self.FIELDS)}", f"none of the name {', '.join(sorted(missing))}")
+        self.template = chosen_template(template, self.TEMPLATE, self.FIELDS)
         self.min_mass = float(min_mass)
         self.told: dict[str, str] = {}  # what else the prompt tells
 

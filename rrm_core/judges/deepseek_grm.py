@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rrm_core._validate import require, require_in_range, require_shape, require_tensor
+from rrm_core.judges.orders import require_divisor
 from rrm_core.judges.system import Listwise, Messages, Template, read_all
 from rrm_core.judges.verdicts import Reason, ScoreVerdicts, after_thinking, boxed, numbers, score_verdicts
 from rrm_core.logprobs import ScoreTokens
@@ -112,9 +113,8 @@ class DeepSeekGRM(Listwise):
         Raises:
             TypeError, ValueError: as of ``correct``; samples doesn't divide K.
         """
-        whole("samples", samples, 1)
+        require_divisor("samples", samples, len(verdicts.scores))
         right = self.correct(verdicts, labels)
-        require(len(right) % samples == 0, "samples", f"a divisor of {len(right)} verdicts", samples)
         if hinted:
             return right
         per_problem = right.view(-1, samples)

@@ -104,6 +104,7 @@ class J1Pointwise(Listwise):
     """
 
     FIELDS = frozenset({"question", "answer"})
+    MEANS = True
     TEMPLATE = Template(
         system=(
             "You grade an assistant's answer to a question. Reason inside <think> and </think> first: work out what a good answer must hold, then"
@@ -143,20 +144,6 @@ class J1Pointwise(Listwise):
         first, second = verdicts.scores.reshape(-1, 2, rollouts).unbind(1)
         right = torch.where((labels == 0).unsqueeze(1), first > second, second > first)
         return right.unsqueeze(1).expand(-1, 2, -1).reshape(-1).to(torch.float32)
-
-    def aggregate(
-        self,
-        verdicts: ScoreVerdicts,
-        *,
-        samples: int,
-        permutation: Tensor | None = None,
-        meta: Tensor | None = None,
-        k_meta: int | None = None,
-        seed: int = 0,
-    ) -> Votes:
-        """As in ``Listwise``, but ``score`` [B, 1] is the mean over the ``samples`` of an answer that are valid, NaN where none is."""
-        votes = super().aggregate(verdicts, samples=samples, permutation=permutation, meta=meta, k_meta=k_meta, seed=seed)
-        return votes._replace(score=votes.score / votes.used.unsqueeze(-1))
 
 
 def _verdict(text: str) -> float | Reason:

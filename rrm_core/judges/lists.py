@@ -10,6 +10,7 @@ from rrm_core.judges.shuffling import shuffles
 from rrm_core.judges.system import Listwise
 from rrm_core.judges.verdicts import ScoreVerdicts
 from rrm_core.tournaments.inputs import seeded
+from rrm_core.tournaments.league import ranked
 
 NAN = float("nan")
 
@@ -37,27 +38,19 @@ def sample(
     if guided:
         meta = torch.full((rows, samples), NAN, dtype=torch.float64)
         meta[row, j] = torch.tensor([NAN if entry.meta is None else entry.meta for entry in entries], dtype=torch.float64)
-    votes = Listwise.aggregate(  # sums, whatever the system makes of them: means are taken here
-        system, ScoreVerdicts(scores.view(-1, count), reason.view(-1)), samples=samples, permutation=permutation, meta=meta, k_meta=k_meta, seed=seed
+    votes = system.aggregate(
+        ScoreVerdicts(scores.view(-1, count), reason.view(-1)), samples=samples, permutation=permutation, meta=meta, k_meta=k_meta, seed=seed
     )
     invalid = torch.zeros(len(sizes), dtype=torch.int64).index_add_(0, problem[row], (found.reason != 0).to(torch.int64))
 
     # by question and answer again
     place = (problem.unsqueeze(1), begin.unsqueeze(1) + torch.arange(count))
     mean, each = torch.full((len(sizes), most), NAN, dtype=torch.float64), torch.full((len(sizes), most, samples), NAN, dtype=torch.float64)
-    mean[place] = votes.score / votes.used.unsqueeze(1)
+    mean[place] = votes.score if system.MEANS else votes.score / votes.used.unsqueeze(1)
     each[place] = torch.empty_like(scores).scatter_(2, permutation, scores).mT
-    ranking = _ranked(mean, torch.tensor(sizes, dtype=torch.int64), seed)
+    there = torch.arange(most) < torch.tensor(sizes, dtype=torch.int64).unsqueeze(1)
+    ranking = ranked(there, mean.nan_to_num(-torch.inf), torch.rand(mean.shape, generator=seeded(seed)))  # equals at random
     judged = ~each.isnan().all(1)
     each = each.nan_to_num(-torch.inf)
     agrees = (each.gather(1, ranking[:, :1, None].clamp(min=0).expand(-1, -1, samples)).squeeze(1) == each.amax(1)) & judged
     return ranking, mean, invalid, agrees.sum(1).double() / judged.sum(1)
-
-
-def _ranked(mean: Tensor, sizes: Tensor, seed: int) -> Tensor:
-    """By mean score, without one last, equals at random."""
-    order = torch.rand(mean.shape, generator=seeded(seed)).argsort(-1)
-    there = torch.arange(mean.shape[1]) < sizes.unsqueeze(1)
-    for key in (mean.nan_to_num(-torch.inf), there.double()):
-        order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    return order.masked_fill(~there.gather(1, order), -1)

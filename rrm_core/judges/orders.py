@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rrm_core._validate import FLOATS, require, require_shape, require_tensor
 from rrm_core.judges.verdicts import PairVerdicts, Reason
+from rrm_core.tournaments.inputs import whole
 
 
 class OrderMetrics(NamedTuple):
@@ -105,9 +106,7 @@ def require_labels(labels: Tensor, shape: Sequence[int | str], like: Tensor) -> 
 
 
 def require_divisor(name: str, value: object, count: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    require(value >= 1 and count % value == 0, name, f"a divisor of {count} verdicts", value)
+    require(count % whole(name, value, 1) == 0, name, f"a divisor of {count} verdicts", value)
 
 
 def _right_in_both(verdicts: PairVerdicts, swapped: PairVerdicts, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ class Judge:
         self.tournament = tournament
         self._generate, self._meta, self._path, self._progress = generate, meta, journal, progress
         self._batch_size, self._retries = batch_size, retries
-        self._kept: Journal | None = None  # of the last run, in memory
+        self._kept: Journal | None = None  # in memory, of a run that failed
 
     @property
     def has_journal(self) -> bool:

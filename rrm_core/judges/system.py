@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
-from rrm_core._validate import require, require_shape, require_tensor
+from rrm_core._validate import require
+from rrm_core.judges.orders import require_divisor, require_labels
 from rrm_core.judges.verdicts import PairVerdicts, Reason, ScoreVerdicts, finish
 from rrm_core.logprobs import ScoreTokens
 from rrm_core.tournaments import Pairs, Ratings, Votes, bradley_terry, pairwise_wins, sum_vote
@@ -69,6 +69,16 @@ class Template(NamedTuple):
         return [*system, {"role": "user", "content": filled(self.user)}]
 
 
+def chosen_template(template: Template | str | PathLike[str] | None, default: Template, fields: Collection[str]) -> Template:
+    """The given one, from its file if need be, or the default; it has the fields."""
+    if template is not None and not isinstance(template, (Template, str, PathLike)):
+        raise TypeError(f"template: expected a Template or a path, got {type(template).__name__}")
+    chosen = default if template is None else template if isinstance(template, Template) else Template.load(template)
+    missing = set(fields) - chosen.fields
+    require(not missing, "template", f"the fields {sorted(fields)}", f"none of the name {', '.join(sorted(missing))}")
+    return chosen
+
+
 class System(ABC, Generic[V]):
     """One published judge: its prompt, how its texts are read, its reward.
 
@@ -85,11 +95,7 @@ class System(ABC, Generic[V]):
     VERDICT_VALUES: ClassVar[Mapping[str, float]]  # what may stand there, and what it is worth: to the answer shown first, or as its score
 
     def __init__(self, template: Template | str | PathLike[str] | None = None) -> None:
-        if template is not None and not isinstance(template, (Template, str, PathLike)):
-            raise TypeError(f"template: expected a Template or a path, got {type(template).__name__}")
-        self.template = self.TEMPLATE if template is None else template if isinstance(template, Template) else Template.load(template)
-        missing = self.FIELDS - self.template.fields
-        require(not missing, "template", f"the fields {sorted(self.FIELDS)}", f"none of the name {', '.join(sorted(missing))}")
+        self.template = chosen_template(template, self.TEMPLATE, self.FIELDS)
 
     @abstractmethod
     def prompt(self, question: str, answers: Sequence[str]) -> Messages:
@@ -148,9 +154,7 @@ class Pairwise(System[PairVerdicts]):
     def correct(self, verdicts: PairVerdicts, labels: Tensor) -> Tensor:
         """Whether each verdict names the better answer, bool [K]; an invalid one does not. labels: int64 [K], 0 where the one shown first is better,
         1 where the second is."""
-        require_tensor("labels", labels, (torch.int64,), verdicts.outcome)
-        require_shape("labels", labels, verdicts.outcome.shape)
-        require(bool(((labels == 0) | (labels == 1)).all()), "labels", "0 or 1", labels.tolist())
+        require_labels(labels, verdicts.outcome.shape, verdicts.outcome)
         return verdicts.winner == labels
 
     def aggregate(self, verdicts: PairVerdicts, pairs: Pairs, *, num_problems: int = 1, num_candidates: int) -> Ratings:
@@ -165,13 +169,11 @@ class Listwise(System[ScoreVerdicts]):
     """A judge that gives each of the answers a score."""
 
     FIELDS = frozenset({"question", "answers"})
+    MEANS: ClassVar[bool] = False  # whether scores are averaged over samples instead of summed
 
     def __init__(self, num_answers: int, template: Template | str | PathLike[str] | None = None) -> None:
-        if isinstance(num_answers, bool) or not isinstance(num_answers, int):
-            raise TypeError(f"num_answers: expected an integer, got {type(num_answers).__name__}")
-        require(num_answers >= 1, "num_answers", "at least 1", num_answers)
+        self.num_answers = whole("num_answers", num_answers, 1)
         super().__init__(template)
-        self.num_answers = num_answers
 
     def prompt(self, question: str, answers: Sequence[str]) -> Messages:
         require_answers(answers, self.num_answers)
@@ -188,7 +190,9 @@ class Listwise(System[ScoreVerdicts]):
         k_meta: int | None = None,
         seed: int = 0,
     ) -> Votes:
-        """Sums the scores of ``samples`` verdicts a problem, problem by problem, over the valid ones; the rest as in ``sum_vote``."""
-        require(len(verdicts.scores) % whole("samples", samples, 1) == 0, "samples", f"a divisor of {len(verdicts.scores)} verdicts", samples)
+        """Sums the scores of ``samples`` verdicts a problem, problem by problem, over the valid ones, or takes their mean (NaN where none is valid);
+        the rest as in ``sum_vote``."""
+        require_divisor("samples", samples, len(verdicts.scores))
         scores = verdicts.scores.view(-1, samples, self.num_answers)
-        return sum_vote(scores, permutation=permutation, valid=(verdicts.reason == 0).view(-1, samples), meta=meta, k_meta=k_meta, seed=seed)
+        votes = sum_vote(scores, permutation=permutation, valid=(verdicts.reason == 0).view(-1, samples), meta=meta, k_meta=k_meta, seed=seed)
+        return votes._replace(score=votes.score / votes.used.unsqueeze(-1)) if self.MEANS else votes

@@ -307,7 +307,7 @@ def test_score_tokens_are_the_scores_that_may_stand_first():
     [
         (TypeError, "num_answers: expected an integer, got bool", lambda: DeepSeekGRM(True)),
         (TypeError, "num_answers: expected an integer, got float", lambda: DeepSeekGRM(1.0)),
-        (ValueError, "num_answers: expected at least 1, got 0", lambda: DeepSeekGRM(0)),
+        (ValueError, "num_answers: expected an integer of at least 1, got 0", lambda: DeepSeekGRM(0)),
         (ValueError, r"template: expected the fields", lambda: DeepSeekGRM(1, Template("{question} {answer}"))),
         (TypeError, "texts: expected a sequence of texts", lambda: TWO.parse("text")),
         (ValueError, r"verdicts: expected shape \[K, 2\], got \[1, 3\]", lambda: TWO.reward(THREE.parse([""]), labels(0))),

@@ -252,7 +252,7 @@ def test_errors():
         J1Pointwise().reward(J1Pointwise().parse(["", ""]), torch.tensor([2]))
     with pytest.raises(TypeError, match=r"^labels: expected int64, got torch.float32$"):
         J1Pointwise().reward(J1Pointwise().parse(["", ""]), torch.tensor([0.0]))
-    with pytest.raises(ValueError, match=r"^rollouts: expected a divisor of 3 verdicts, got 0$"):
+    with pytest.raises(ValueError, match=r"^rollouts: expected an integer of at least 1, got 0$"):
         J1Pointwise().reward(scores, torch.tensor([0]), rollouts=0)
 
 

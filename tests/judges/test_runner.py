@@ -157,7 +157,9 @@ def test_texts_that_are_missing_are_asked_for_again_and_others_kept():
 
 
 def test_a_judge_that_looks_at_the_place_alone_decides_nothing():
-    always_first = lambda calls: ["\\boxed{Assistant 1}"] * len(calls)  # noqa: E731
+    def always_first(calls):
+        return ["\\boxed{Assistant 1}"] * len(calls)
+
     judged = Judge(RRM(), always_first, votes=4).rank(*questions(2, 3))
     assert judged.score.abs().max() < 1e-9
     assert judged.calls.tolist() == [12, 12]

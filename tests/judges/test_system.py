@@ -133,7 +133,7 @@ def test_lists_are_numbered():
     [
         (lambda: Sides().prompt("q", ["a"]), ValueError, "answers: expected 2 texts, got 1"),
         (lambda: Marks(3).prompt("q", ["a"]), ValueError, "answers: expected 3 texts, got 1"),
-        (lambda: Marks(0), ValueError, "num_answers: expected at least 1, got 0"),
+        (lambda: Marks(0), ValueError, "num_answers: expected an integer of at least 1, got 0"),
         (lambda: Marks(True), TypeError, "num_answers: expected an integer, got bool"),
         (lambda: Marks(2.0), TypeError, "num_answers: expected an integer, got float"),
         (lambda: Sides().parse("L"), TypeError, "texts: expected a sequence of texts, got str"),

@@ -109,8 +109,7 @@ def test_matches_evalica_on_real_judgements(impl):
 def test_known_values(impl):
     assert elo([0], [1], [1], num_candidates=3, impl=impl).rating.tolist() == [[1002.0, 998.0, 1000.0]]
     assert elo([0], [1], [1], num_candidates=2, weight=[0.0], impl=impl).rating.tolist() == [[1000.0, 1000.0]]
-    doubled = elo([0], [1], [1], num_candidates=2, k=400, init=0, weight=[2.0], impl=impl).rating
-    assert doubled[0].tolist() == pytest.approx([400.0, -400.0], rel=1e-15)  # a GPU divides by a number as it multiplies by its reciprocal
+    assert elo([0], [1], [1], num_candidates=2, k=400, init=0, weight=[2.0], impl=impl).rating.tolist() == [[400.0, -400.0]]
     assert elo([], [], [], problem=[], num_problems=2, num_candidates=2, orders=3, impl=impl).rating.tolist() == [[1000.0] * 2] * 2
     assert elo([], [], [], problem=[], num_problems=0, num_candidates=2, impl=impl).rating.shape == (0, 2)
     assert elo([0], [1], [NAN], num_candidates=2, impl=impl).iterations.tolist() == [0]
@@ -275,7 +274,7 @@ def test_the_reference_compiles():
 def test_who_is_far_ahead_gains_nothing(impl, apart, second):
     pairs = [0, second], [1, 1 - second]
     found = elo(*pairs, [1, 1 - second], num_candidates=2, k=2 * apart, init=0, impl=impl).rating[0].tolist()
-    assert found == pytest.approx([apart, -apart], rel=1e-15)
+    assert found == [apart, -apart]
 
 
 def test_a_weight_of_0_is_a_match(impl):
