@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,9 +33,9 @@ def row_temperatures(value: float | Tensor, leading: Sequence[int], like: Tensor
 
 
 def check_head(
-    hidden: Tensor, weight: Tensor, rows: Tensor | None, bias: Tensor | None, leading: Sequence[int | str] = ("T",)
-) -> tuple[int, Tensor | None]:
-    """Checks hidden, weight, rows and bias; returns the number of rows and the bias as it is computed with. leading: hidden's other sizes."""
+    hidden: Tensor, weight: Tensor, rows: Tensor | None, bias: Tensor | None, leading: Sequence[int | str] = ("...",)
+) -> tuple[tuple[int, ...], Tensor | None]:
+    """Checks hidden, weight, rows and bias; returns the results' leading sizes and the bias as it is computed with. leading: hidden's own."""
     require_tensor("hidden", hidden, FLOATS)
     require_shape("hidden", hidden, (*leading, "H"))
     require_tensor("weight", weight, (hidden.dtype,), hidden)
@@ -45,11 +46,11 @@ def check_head(
         require_shape("bias", bias, (weight.shape[0],))
         bias = bias.to(compute_dtype(hidden))
     if rows is None:
-        return hidden.shape[0], bias
+        return tuple(hidden.shape[:-1]), bias
     require_tensor("rows", rows, (torch.int64,), hidden)
     require_shape("rows", rows, ("N",))
-    require_in_range("rows", rows, hidden.shape[0])
-    return rows.shape[0], bias
+    require_in_range("rows", rows, math.prod(hidden.shape[:-1]))
+    return tuple(rows.shape), bias
 
 
 def check_vocab_size(value: int | None, weight: Tensor) -> int:

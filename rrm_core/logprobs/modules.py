@@ -36,9 +36,9 @@ class ScoreTokenHead(nn.Module):
         self.full_vocab = full_vocab
 
     def forward(self, hidden: Tensor, rows: Tensor | None = None, row_sets: Tensor | None = None) -> ScoreTokenLogprobs:
-        """hidden [..., H] (flattened to [T, H]), rows int64 [N] of it -> results per row."""
+        """hidden [..., H] -> results [...], or, with rows int64 [N] of its [T, H], [N]."""
         return score_token_logprobs(
-            hidden.reshape(-1, hidden.shape[-1]),
+            hidden,
             self.head.weight,
             self.score_tokens,
             rows=rows,

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -94,27 +95,42 @@ def linear_token_logprobs(
         token_logprobs(softcap * (logits / softcap).tanh(), token_ids, temperature=temperature)
 
     Args:
-        hidden: [T, H], float32, bfloat16, float16 or float64.
+        hidden: [..., H], float32, bfloat16, float16 or float64; copied where leading sizes can't be taken together as [T, H].
         weight: [V, H], the head, of hidden's dtype.
-        token_ids: int64 [N] or [N, K].
-        rows: int64 [N], rows of hidden, picked inside the kernel; all of them when None.
+        token_ids: int64 [...] or [..., K], with rows [N] or [N, K].
+        rows: int64 [N], rows of hidden's [T, H], picked inside the kernel; all of them when None.
         bias: [V], of hidden's dtype or float32.
-        temperature: number, 0-d tensor or [N].
+        temperature: number, 0-d tensor or [...] ([N] with rows).
         softcap: logits become ``softcap * tanh(logits / softcap)`` before the temperature.
         ignore_index: as in ``token_logprobs``.
         vocab_size: only the first so many rows of weight are tokens; the rest is padding.
         batch_invariant: False permits library products, whose bits depend on the batch, where they are faster.
         impl: None, "native" or "reference".
 
-    Returns, numerics, errors: as ``token_logprobs`` with [...] = [N].
+    Returns, numerics, errors: as ``token_logprobs``.
     """
-    n, bias = check_head(hidden, weight, rows, bias)
+    leading, bias = check_head(hidden, weight, rows, bias)
     vocab = check_vocab_size(vocab_size, weight)
-    check_ids(token_ids, (n,), vocab, ignore_index, hidden)
+    check_ids(token_ids, leading, vocab, ignore_index, hidden)
     cap = None if softcap is None else require_float32("softcap", softcap)
-    heat = row_temperatures(temperature, (n,), hidden)
+    heat = _rows(row_temperatures(temperature, leading, hidden), leading)
     body = schema.linear_token_logprobs.body(impl, hidden)
-    return TokenLogprobs(*body(hidden, weight, token_ids, rows, bias, heat, cap, ignore_index, vocab, batch_invariant)[:3])
+    flat = _rows(hidden, hidden.shape[:-1]), weight, _rows(token_ids, leading)
+    return TokenLogprobs(*_unrows(body(*flat, rows, bias, heat, cap, ignore_index, vocab, batch_invariant)[:3], leading))
+
+
+@overload
+def _rows(x: Tensor, leading: Sequence[int]) -> Tensor: ...
+@overload
+def _rows(x: None, leading: Sequence[int]) -> None: ...
+def _rows(x: Tensor | None, leading: Sequence[int]) -> Tensor | None:
+    """[..., *] as [N, *]."""
+    return x if x is None or len(leading) == 1 else x.reshape(math.prod(leading), *x.shape[len(leading) :])
+
+
+def _unrows(results: Sequence[Any], leading: Sequence[int]) -> Sequence[Any]:
+    """[N, *] as [..., *]; what was not asked for stays None."""
+    return results if len(leading) == 1 else [x if x is None else x.reshape((*leading, *x.shape[1:])) for x in results]
 
 
 def _check_sets(
@@ -168,10 +184,10 @@ def score_token_logprobs(
         logprob = torch.stack([log_p[:, ids].logsumexp(-1) for ids in score_tokens.forms], -1); conditional = logprob.log_softmax(-1)
 
     Args:
-        hidden: [T, H], float32, bfloat16, float16 or float64.
+        hidden: [..., H], float32, bfloat16, float16 or float64; copied where leading sizes can't be taken together as [T, H].
         weight: [V, H], the head, of hidden's dtype.
         score_tokens: the labels' token ids, or a list of such sets with ``row_sets``.
-        rows: int64 [N], the verdict positions, picked inside the kernel; all rows of hidden when None.
+        rows: int64 [N], the verdict positions in hidden's [T, H], picked inside the kernel; all rows when None, and [...] then stands for [N] below.
         row_sets: int64 [N], which of the sets each row uses.
         bias: [V], of hidden's dtype or float32.
         temperature: number, 0-d tensor or [N].
@@ -193,14 +209,15 @@ def score_token_logprobs(
         TypeError, ValueError: a dtype, shape, device, id or index doesn't fit.
         NativeKernelError: impl="native" without a native body.
     """
-    n, bias = check_head(hidden, weight, rows, bias)
+    leading, bias = check_head(hidden, weight, rows, bias)
     vocab = check_vocab_size(vocab_size, weight)
-    form_ids, values = _check_sets(score_tokens, row_sets, (n,), vocab, hidden)
+    form_ids, values = _check_sets(score_tokens, row_sets, leading, vocab, hidden)
     cap = None if softcap is None else require_float32("softcap", softcap)
-    heat = row_temperatures(temperature, (n,), hidden)
+    heat, which = _rows(row_temperatures(temperature, leading, hidden), leading), _rows(row_sets, leading)
     body = schema.score_token_logprobs.body(impl, hidden)
-    results = body(hidden, weight, form_ids, values, rows, row_sets, bias, heat, cap, full_vocab, vocab, batch_invariant)
-    return _score_results(results, full_vocab, values is not None)
+    flat = _rows(hidden, hidden.shape[:-1])
+    results = body(flat, weight, form_ids, values, rows, which, bias, heat, cap, full_vocab, vocab, batch_invariant)
+    return ScoreTokenLogprobs(*_unrows(_score_results(results, full_vocab, values is not None), leading))
 
 
 def score_token_logprobs_from_logits(

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -152,6 +154,27 @@ def test_bias_may_have_the_dtype_of_hidden(impl):
     assert all(same_bits(a, b) for a, b in zip(narrow, wide, strict=True))
 
 
+@pytest.mark.parametrize("leading", [(), (2, 3), (2, 3, 2), (0, 3), (3, 0)])
+def test_leading_sizes_of_hidden_are_those_of_the_results(impl, leading):
+    n = math.prod(leading)
+    hidden, weight = random_head(2 * n, 8, 20)
+    hidden = hidden.view(n, 2, 8)[:, 1].unflatten(0, leading) if leading else hidden[1]  # rows are not next to each other
+    temperature = torch.rand(leading) + 0.5
+    for ids in (random_ids(leading, 20), random_ids((*leading, 3), 20)):
+        found = linear_token_logprobs(hidden, weight, ids, temperature=temperature, impl=impl)
+        flat = ids.reshape(n, *ids.shape[len(leading) :])
+        expected = linear_token_logprobs(hidden.reshape(n, 8), weight, flat, temperature=temperature.reshape(n), impl=impl)
+        assert [x.shape for x in found] == [ids.shape, leading, leading]
+        assert all(same_bits(x.flatten(), y.flatten()) for x, y in zip(found, expected, strict=True))
+
+
+def test_rows_are_of_all_leading_sizes_together(impl):
+    hidden, weight = random_head(6, 8, 20)
+    ids, rows = random_ids((3,), 20), torch.tensor([5, 0, 3])
+    found, expected = (linear_token_logprobs(x, weight, ids, rows=rows, impl=impl) for x in (hidden.view(2, 3, 8), hidden))
+    assert all(same_bits(x, y) for x, y in zip(found, expected, strict=True))
+
+
 HIDDEN, WEIGHT = random_head(3, 8, 20)
 IDS = random_ids((3,), 20)
 
@@ -159,7 +182,8 @@ IDS = random_ids((3,), 20)
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((HIDDEN[0], WEIGHT, IDS), {}, ValueError, r"hidden: expected shape \[T, H\], got \[8\]"),
+        ((HIDDEN[0, 0], WEIGHT, IDS), {}, ValueError, r"hidden: expected shape \[..., H\], got \[\]"),
+        ((HIDDEN.view(1, 3, 8), WEIGHT, IDS), {}, ValueError, r"token_ids: expected shape \[1, 3\] or \[1, 3, K\], got \[3\]"),
         ((HIDDEN, WEIGHT[:, :7], IDS), {}, ValueError, r"weight: expected shape \[V, 8\], got \[20, 7\]"),
         ((HIDDEN, WEIGHT.half(), IDS), {}, TypeError, "weight: expected float32, got torch.float16"),
         ((HIDDEN, WEIGHT[:0], IDS), {}, ValueError, r"weight: expected at least one row and one column, got \[0, 8\]"),

@@ -204,6 +204,17 @@ def test_values_of_one_set_are_not_anothers(impl):
     torch.testing.assert_close(both[0] + both[1], torch.ones(3))
 
 
+@pytest.mark.parametrize("full_vocab", [True, False])
+def test_leading_sizes_of_hidden_are_those_of_the_results(full_vocab, impl):
+    hidden, weight = random_head(6, 8, 80)
+    options = {"row_sets": torch.tensor([0, 1, 0, 1, 1, 0]), "temperature": torch.rand(6) + 0.5}
+    expected = score_token_logprobs(hidden, weight, SETS, **options, full_vocab=full_vocab, impl=impl)
+    shaped = {name: x.view(2, 3) for name, x in options.items()}
+    found = score_token_logprobs(hidden.view(2, 3, 8), weight, SETS, **shaped, full_vocab=full_vocab, impl=impl)
+    for a, b in zip(found, expected, strict=True):
+        assert a is b is None or (a.shape[:2] == (2, 3) and same_bits(a.flatten(0, 1), b))
+
+
 def test_module_shares_the_models_head():
     head = torch.nn.Linear(16, 80, bias=True)
     hidden = torch.randn(2, 5, 16)
@@ -213,6 +224,7 @@ def test_module_shares_the_models_head():
     for a, b in zip(module(hidden, rows, sets), expected, strict=True):
         assert same_bits(a, b)
     assert ScoreTokenHead(head, PAIR, full_vocab=False)(hidden).logprob is None
+    assert module(hidden, row_sets=sets.new_zeros(2, 5)).conditional.shape == (2, 5, 9)
     assert [id(p) for p in module.parameters()] == [id(head.weight), id(head.bias)]
 
 
