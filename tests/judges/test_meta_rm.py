@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from rrm_core.judges import DeepSeekGRM, labels_shown, shuffles
 from rrm_core.judges.meta_rm import MetaRM, last_hidden
@@ -114,6 +116,58 @@ def test_the_loss_of_no_samples_is_0():
         assert meta_rm.score.weight.grad.eq(0).all()
 
 
+def drawn(rows, size, seed=0, dtype=torch.float32):
+    """Samples whose correctness depends on the columns, in scales and offsets far apart."""
+    seed = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, size, generator=seed, dtype=torch.float64)
+    correct = torch.rand(rows, generator=seed) < (x @ torch.linspace(-2, 2, size, dtype=torch.float64) + 0.5).sigmoid()
+    return (x * torch.logspace(-2, 2, size) + torch.linspace(-5, 5, size)).to(dtype), correct
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("penalty", [1e-4, 0.1])
+def test_a_fitted_head_has_the_least_loss(bias, penalty):
+    hidden, correct = drawn(400, 5)
+    meta_rm = MetaRM(5, bias=bias).fit(hidden.view(20, 20, 5), correct.view(20, 20), penalty=penalty)
+    x, y = hidden.double(), correct.double()
+    scale = x.std(0)
+
+    def loss(parameters):
+        t = torch.from_numpy(parameters).requires_grad_()
+        score = x @ (t[:5] / scale) + (t[5] if bias else 0.0)
+        value = torch.nn.functional.binary_cross_entropy_with_logits(score, y) + penalty / 2 * t[:5].square().sum()
+        return value.item(), torch.autograd.grad(value, t)[0].numpy()
+
+    found = minimize(loss, np.zeros(6 if bias else 5), jac=True, method="BFGS", options={"gtol": 1e-9})
+    weight = torch.from_numpy(found.x[:5]) / scale
+    assert meta_rm.score.weight[0].tolist() == pytest.approx(weight.tolist(), rel=1e-4)  # both stop at small gradients
+    if bias:
+        assert meta_rm.score.bias.item() == pytest.approx(found.x[5], rel=1e-4)
+    assert meta_rm.score.weight.requires_grad  # training may go on from there
+    assert meta_rm.score.weight.dtype == torch.float32
+
+
+def test_fit_reads_what_counts_and_is_finite():
+    hidden, correct = drawn(300, 3)
+    clean = MetaRM(3).fit(hidden[:200], correct[:200])
+    hidden[200:250] = NAN
+    hidden[250:260, 1] = -INF
+    mask = torch.arange(300) < 260
+    hidden[260:] *= 1e6
+    masked = MetaRM(3).fit(hidden, correct, mask)
+    for a, b in zip(masked.parameters(), clean.parameters(), strict=True):
+        assert a.tolist() == b.tolist()
+
+
+def test_samples_that_can_be_told_apart_and_columns_without_spread_leave_finite_weights():
+    correct = torch.arange(20) < 10
+    hidden = torch.stack((torch.where(correct, 1.0, -1.0), torch.full((20,), 0.1), torch.zeros(20)), 1)
+    meta_rm = MetaRM(3).fit(hidden, correct)
+    assert meta_rm.score.weight[0, 0] > 1
+    assert meta_rm.score.weight[0, 1:].tolist() == [0.0, 0.0]
+    assert ((meta_rm(hidden) > 0) == correct).all()
+
+
 def test_the_last_token_of_rows_padded_on_either_side():
     hidden = torch.arange(24.0).view(4, 3, 2)
     mask = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
@@ -210,6 +264,18 @@ def test_weights_of_a_sequence_classifier_load():
         (ValueError, r"correct: expected shape \[3\], got \[2\]", lambda: MetaRM(2).loss(torch.ones(3, 2), torch.tensor([True, True]))),
         (TypeError, "mask: expected bool", lambda: MetaRM(2).loss(torch.ones(1, 2), torch.tensor([True]), torch.ones(1))),
         (ValueError, r"mask: expected shape \[1\]", lambda: MetaRM(2).loss(torch.ones(1, 2), torch.tensor([True]), torch.tensor(True))),
+        (TypeError, "max_iter: expected an integer, got float", lambda: MetaRM(2).fit(torch.eye(2), torch.tensor([True, False]), max_iter=2.0)),
+        (ValueError, "penalty: expected a finite number above 0, got 0", lambda: MetaRM(2).fit(torch.eye(2), torch.tensor([True, False]), penalty=0)),
+        (
+            ValueError,
+            "correct: expected samples of both kinds to learn from, got 2 correct ones of 2",
+            lambda: MetaRM(2).fit(torch.eye(2), torch.ones(2) > 0),
+        ),
+        (
+            ValueError,
+            "correct: expected samples of both kinds to learn from, got 0 correct ones of 0",
+            lambda: MetaRM(2).fit(torch.eye(2)[:0], torch.ones(0) > 0),
+        ),
         (ValueError, r"hidden: expected shape \[K, T, H\]", lambda: last_hidden(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))),
         (ValueError, "hidden: expected .* T > 0", lambda: last_hidden(torch.ones(2, 0, 2), torch.ones(2, 0, dtype=torch.bool))),
         (TypeError, "mask: expected bool, got torch.int64", lambda: last_hidden(torch.ones(1, 2, 2), torch.ones(1, 2, dtype=torch.int64))),
