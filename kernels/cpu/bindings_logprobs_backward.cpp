@@ -246,23 +246,23 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
   if (live.rows.empty()) return;
   const rrm::LogprobKernels& forward = *rrm::table().logprobs;
   const int64_t n = live.rows.size(), h = out.h, vocab = s.job.vocab;
-  const int64_t padded = ceil_div(h, rrm::kHiddenPad) * rrm::kHiddenPad, most = std::min(n, rrm::kGradientRows);
-  const int64_t panel_rows = ceil_div(most, rrm::kPanelPad) * rrm::kPanelPad, blocks = rrm::kGradientColumns / rrm::kLinearBlock;
+  const auto padded_to = [](int64_t pad, int64_t size) { return ceil_div(size, pad) * pad; };
+  const int64_t padded = padded_to(rrm::kHiddenPad, h), most = std::min(n, rrm::kGradientRows), broad = std::min(vocab, rrm::kGradientColumns);
+  const int64_t blocks = ceil_div(broad, rrm::kLinearBlock);
   const bool columns = out.need.weight || out.need.bias, wide = s.job.dtype == rrm::DType::kFloat32;
   std::vector<float> packed(most * padded), moments(out.need.temperature ? most * blocks * 2 : 0);
-  std::vector<float> by_row(out.need.hidden ? panel_rows * rrm::kGradientColumns : 0),
-      by_column(columns ? rrm::kGradientColumns * rrm::kGradientRows : 0);
-  std::vector<float> head(out.need.hidden ? rrm::kGradientColumns * padded : 0), states(out.need.weight ? most * padded : 0);
-  std::vector<float> of_weight(out.need.weight && !wide ? rrm::kGradientColumns * h : 0);
-  std::vector<double> sums(out.need.bias ? rrm::kGradientColumns : 0);
+  std::vector<float> by_row(out.need.hidden ? padded_to(rrm::kPanelPad, most) * broad : 0),
+      by_column(columns ? padded_to(rrm::kPanelPad, broad) * most : 0);
+  std::vector<float> head(out.need.hidden ? broad * padded : 0), states(out.need.weight ? most * padded : 0);
+  std::vector<float> of_weight(out.need.weight && !wide ? broad * h : 0);
+  std::vector<double> sums(out.need.bias ? broad : 0);
   std::vector<Moments> moments_of(out.need.temperature ? n : 0);
   for (int64_t column = 0; column < vocab; column += rrm::kGradientColumns) {
     const int64_t size = std::min(vocab - column, rrm::kGradientColumns);
     const int64_t row_bytes = s.job.weight_stride * (wide ? 4 : 2);
     if (out.need.hidden) {
-      const rrm::PanelRows p{
-          s.job.dtype, static_cast<const char*>(s.job.weight) + column * row_bytes, nullptr, s.job.weight_stride, 1, h, rrm::kGradientColumns,
-          head.data()};
+      const rrm::PanelRows p{s.job.dtype, static_cast<const char*>(s.job.weight) + column * row_bytes, nullptr, s.job.weight_stride, 1, h, broad,
+                             head.data()};
       run(kernels().pack_panels, size, h / 8, p);
     }
     std::fill(of_weight.begin(), of_weight.end(), 0.0f);
@@ -277,6 +277,8 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
       g.num_columns = size;
       g.by_row = out.need.hidden ? by_row.data() : nullptr;
       g.by_column = columns ? by_column.data() : nullptr;
+      g.row_depth = broad;
+      g.column_depth = most;
       const int64_t rows = g.job.num_rows;
       if (column == 0 || n > rrm::kGradientRows) {  // else they are there already
         run(forward.pack_hidden, rows, h / 8, g.job);
@@ -289,11 +291,10 @@ void add_vocabulary(const Source& s, LiveRows& live, HeadGradients& out) {
       const auto add = [&](const rrm::PanelProduct& p) {
         run(kernels().multiply, ceil_div(p.rows, rrm::kProductRows) * ceil_div(p.columns, rrm::kProductColumns), kThreadCost, p);
       };
-      if (out.need.hidden)
-        add({by_row.data(), rrm::kGradientColumns, head.data(), rrm::kGradientColumns, rows, h, size, out.of_rows.data() + first * h, h});
+      if (out.need.hidden) add({by_row.data(), broad, head.data(), broad, rows, h, size, out.of_rows.data() + first * h, h});
       if (out.need.weight)
-        add({by_column.data(), rrm::kGradientRows, states.data(), most, size, h, rows,
-             wide ? reinterpret_cast<float*>(out.weight_data(column)) : of_weight.data(), h});
+        add({by_column.data(), most, states.data(), most, size, h, rows, wide ? reinterpret_cast<float*>(out.weight_data(column)) : of_weight.data(),
+             h});
       if (out.need.bias) run(kernels().sum_columns, size, rows, g, sums.data());
     }
     if (out.need.weight && !wide) {

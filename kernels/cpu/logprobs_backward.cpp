@@ -157,7 +157,7 @@ void spread_chosen_of(const Gradients& g, int64_t begin, int64_t end) {
 void scatter(const Gradients& g, int64_t i, int64_t rows, int64_t c, int64_t n, const float* x) {
   if (g.by_row)
     for (int64_t r = 0; r < rows; r += kPanelRows) {
-      float* panel = g.by_row + (i + r) * kGradientColumns + c * kPanelRows;
+      float* panel = g.by_row + (i + r) * g.row_depth + c * kPanelRows;
       const int64_t some = smaller(rows - r, kPanelRows);
       for (int64_t k = 0; k < n; ++k, panel += kPanelRows)
         for (int64_t j = 0; j < some; ++j) panel[j] = x[(r + j) * kLinearBlock + k];
@@ -166,7 +166,7 @@ void scatter(const Gradients& g, int64_t i, int64_t rows, int64_t c, int64_t n, 
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t k = 0; k < n; ++k) {
         const int64_t column = c + k, lane = column % kPanelRows;
-        g.by_column[(column - lane) * kGradientRows + (i + r) * kPanelRows + lane] = x[r * kLinearBlock + k];
+        g.by_column[(column - lane) * g.column_depth + (i + r) * kPanelRows + lane] = x[r * kLinearBlock + k];
       }
 }
 
@@ -202,7 +202,7 @@ void multiply(const PanelProduct& p, int64_t begin, int64_t end) {
 
 void sum_columns(const Gradients& g, double* sums, int64_t begin, int64_t end) {
   for (int64_t c = begin; c < end; ++c) {
-    const float* from = g.by_column + c / kPanelRows * kPanelRows * kGradientRows + c % kPanelRows;
+    const float* from = g.by_column + c / kPanelRows * kPanelRows * g.column_depth + c % kPanelRows;
     for (int64_t i = 0; i < g.job.num_rows; ++i) sums[c] += from[i * kPanelRows];
   }
 }

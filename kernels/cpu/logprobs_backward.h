@@ -65,9 +65,10 @@ struct Gradients {
   void* logits;  // [N, vocab] dL/dlogits of the job's dtype, or null
 
   int64_t first_column, num_columns;  // at hand
-  // dL/d(h W^T + bias) in panels: [row / R][columns at hand][R] and [column / R][rows][R], R the instruction set's; or null.
+  // dL/d(h W^T + bias) in panels: [row / R][row_depth][R] and [column / R][column_depth][R], R the instruction set's; or null.
   float* by_row;
   float* by_column;
+  int64_t row_depth, column_depth;  // at least num_columns and the number of rows
 };
 
 // Rows of hidden or weight, widened and packed as the right side of a product: [column / C][depth][C], C the instruction set's, zeros past the last

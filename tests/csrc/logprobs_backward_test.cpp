@@ -190,21 +190,23 @@ void test_rows(const Table& table, DType dtype, int64_t hidden, int64_t vocab, i
     check_temperature(table, p, lines, moments, p.job.num_blocks);
     return;
   }
-  const int64_t columns = std::min(vocab, kGradientColumns), blocks = kGradientColumns / kLinearBlock, padded = up(hidden, kHiddenPad);
-  std::vector<float> moments(2 * rows * blocks), by_row(up(rows, kPanelPad) * kGradientColumns), by_column(kGradientColumns * kGradientRows);
-  std::vector<float> head(kGradientColumns * padded), states(rows * padded), of_hidden(rows * hidden), of_weight(columns * hidden);
+  const int64_t columns = std::min(vocab, kGradientColumns), blocks = up(columns, kLinearBlock) / kLinearBlock, padded = up(hidden, kHiddenPad);
+  std::vector<float> moments(2 * rows * blocks), by_row(up(rows, kPanelPad) * columns), by_column(up(columns, kPanelPad) * rows);
+  std::vector<float> head(columns * padded), states(rows * padded), of_hidden(rows * hidden), of_weight(columns * hidden);
   std::vector<double> sums(columns);
   g.moments = moments.data();
   g.moment_blocks = blocks;
   g.num_columns = columns;
   g.by_row = by_row.data();
   g.by_column = by_column.data();
+  g.row_depth = columns;
+  g.column_depth = rows;
   kernels.linear_gradients(g, 0, up(rows, kTaskRows) / kTaskRows * (up(columns, kLinearBlock) / kLinearBlock));
-  kernels.pack_panels({dtype, p.job.weight, nullptr, hidden, 1, hidden, kGradientColumns, head.data()}, 0, columns);
+  kernels.pack_panels({dtype, p.job.weight, nullptr, hidden, 1, hidden, columns, head.data()}, 0, columns);
   kernels.pack_panels({dtype, p.job.hidden, p.job.rows, 0, 1, hidden, rows, states.data()}, 0, rows);
-  kernels.multiply({by_row.data(), kGradientColumns, head.data(), kGradientColumns, rows, hidden, columns, of_hidden.data(), hidden}, 0,
+  kernels.multiply({by_row.data(), columns, head.data(), columns, rows, hidden, columns, of_hidden.data(), hidden}, 0,
                    up(rows, kProductRows) / kProductRows * (up(hidden, kProductColumns) / kProductColumns));
-  kernels.multiply({by_column.data(), kGradientRows, states.data(), rows, columns, hidden, rows, of_weight.data(), hidden}, 0,
+  kernels.multiply({by_column.data(), rows, states.data(), rows, columns, hidden, rows, of_weight.data(), hidden}, 0,
                    up(columns, kProductRows) / kProductRows * (up(hidden, kProductColumns) / kProductColumns));
   kernels.sum_columns(g, sums.data(), 0, columns);
   for (int64_t v = 0; v < columns; ++v) {
