@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 CXX_FILES := $(shell git ls-files 'kernels/cpu/*' 'tests/csrc/*.cpp' 'tests/csrc/*.h')
 
-.PHONY: setup demo test test-slow bench bench-peers gpu-report wheel lint format sanitize clean
+.PHONY: setup demo evidence test test-slow bench bench-peers gpu-report wheel lint format sanitize clean
 
 setup: .venv/.built
 
@@ -23,6 +23,10 @@ setup: .venv/.built
 
 demo: setup
 	@$(BIN)/python -m examples $(ARGS)
+
+# make evidence ARGS="--seeds 1 --quick"
+evidence: setup
+	@$(BIN)/python -m bench.evidence $(ARGS)
 
 test: setup
 	@$(BIN)/python -m pytest -n 2 -m "not slow"

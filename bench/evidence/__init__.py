@@ -1,1 +1,1 @@
-"""What ``make evidence`` (examples/evidence) measured: figures with intervals, questions, report, picture, and where the time goes."""
+"""``make evidence``: runs examples/evidence, and writes figures with intervals, answers, a picture, and where the time goes."""

@@ -48,7 +48,7 @@ LOOPS = {PLAIN: (plain_advantages, plain_loss), "rrm_core": (advantages, loss), 
 
 def _enlarged(study: Study, start: Found, vocabulary: int) -> Judge:
     """The judge with more tokens, which it writes as rarely as one that it has learned never to write."""
-    judge = Judge(*study.of.shape, 2 * study.length + 10, vocabulary, study.seed)
+    judge = Judge(*study.settings.shape, 2 * study.length + 10, vocabulary, study.seed)
     state = judge.state_dict()
     for name, value in start["model"].items():
         state[name][: len(value)] = value
@@ -68,7 +68,7 @@ def _timed(study: Study, judge: Judge, ops: Ops, steps: int) -> tuple[dict[str, 
         parts[part].append(time.perf_counter() - began)
 
     began = time.perf_counter()
-    grpo(judge, study.problems("labelled"), study.of, steps, study.draws("timed roll-outs"), ops, clock)
+    grpo(judge, study.problems("labelled"), study.settings, steps, study.draws("timed roll-outs"), ops, clock)
     parts["step"] = [(time.perf_counter() - began) / steps]
     return parts, judge.head.weight.detach()[:VOCABULARY]
 
@@ -79,7 +79,7 @@ def measure(study: Study, start: Found, rounds: int = 3) -> dict[str, Any]:
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     try:
-        for vocabulary, steps in ((VOCABULARY, study.of.timed_steps), (LARGE_VOCABULARY, max(1, study.of.timed_steps // 10))):
+        for vocabulary, steps in ((VOCABULARY, study.settings.timed_steps), (LARGE_VOCABULARY, max(1, study.settings.timed_steps // 10))):
             runs: dict[str, list[Any]] = {name: [] for name in LOOPS}
             for _ in range(rounds):
                 for name, ops in LOOPS.items():

@@ -1,8 +1,13 @@
-"""Everything that is chosen. It was chosen on seeds 1000 and 1001, before any of the seeds that are reported (0, 1, 2) was run."""
+"""Everything that is chosen. It was chosen on seed 1000, before any of the seeds that are reported (0, 1, 2) was run."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+REPORTED = [0, 1, 2]
+COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33)  # of votes
+Rule = Literal["majority", "beta", "sprt"]  # when a match is decided
+RULES: tuple[Rule, ...] = ("majority", "beta", "sprt")
 
 
 class Settings(NamedTuple):
@@ -18,18 +23,18 @@ class Settings(NamedTuple):
     direct_steps: int = 2000
     direct_rate: float = 1e-3
     extra_steps: int = 300  # of more SFT, rejection fine-tuning and RLVR alike
-    rejection_rate: float = 1e-3
+    extra_rate: float = 1e-3  # of the former two
     rlvr_rate: float = 2e-4
     prompts: int = 32
     group: int = 8
     pairs: int = 1000  # test items
     votes: int = 33  # on each of them
-    problems: int = 200  # of best of n
+    problems: int = 300  # of best of n
     candidates: int = 8
     match_votes: int = 16
     point_samples: int = 32
     meta_problems: int = 2000  # whose samples the meta reward model learns from
-    timed_steps: int = 40
+    timed_steps: int = 20
 
 
 QUICK = Settings(

@@ -44,6 +44,13 @@ class Problems(NamedTuple):
         """Of a pair: 0 if the first candidate is better, 1 if the second is, [P]."""
         return self.grades().argmax(1)
 
+    def number(self) -> Tensor:
+        """Problems are the same where these are [P]."""
+        number = self.start
+        for digit, base in [(x, OPERATIONS) for x in self.operations.T] + [(x, DIGITS) for x in self.candidates.T]:
+            number = number * base + digit
+        return number
+
     @property
     def thought(self) -> int:
         """Tokens of a thought about a pair with its verdict."""

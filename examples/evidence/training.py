@@ -55,19 +55,25 @@ def sft(judge: Judge, prompt: Tensor, target: Tensor, steps: int, rate: float, b
 
 
 def grpo(
-    judge: Judge, problems: task.Problems, of: Settings, steps: int, seed: torch.Generator, ops: Ops = (advantages, loss), clock: Clock = nullcontext
+    judge: Judge,
+    problems: task.Problems,
+    settings: Settings,
+    steps: int,
+    seed: torch.Generator,
+    ops: Ops = (advantages, loss),
+    clock: Clock = nullcontext,
 ) -> Judge:
     """Reward 1 for the right verdict and -1 for a wrong one or none (RM-R1, arXiv 2505.02387); one on-policy update a step, from the groups whose
     rewards differ; no reference policy; the rate falls linearly."""
     prompt, better = task.pair_prompt(problems), problems.better()
 
     def backward() -> bool:
-        rows = torch.randint(len(prompt), (of.prompts,), generator=seed).repeat_interleave(of.group)
+        rows = torch.randint(len(prompt), (settings.prompts,), generator=seed).repeat_interleave(settings.group)
         with clock("generation"):
-            tokens = generate(judge, prompt[rows[:: of.group]], problems.thought, seed, of.group).tokens.flatten(0, 1)
+            tokens = generate(judge, prompt[rows[:: settings.group]], problems.thought, seed, settings.group).tokens.flatten(0, 1)
         with clock("advantages"):
-            advantage, keep = ops[0](2.0 * (task.votes(tokens) == better[rows]) - 1, of.group)
-        kept = keep.repeat_interleave(of.group)
+            advantage, keep = ops[0](2.0 * (task.votes(tokens) == better[rows]) - 1, settings.group)
+        kept = keep.repeat_interleave(settings.group)
         if not kept.any():
             return False
         with clock("model, forward"):
@@ -80,4 +86,4 @@ def grpo(
             hidden.backward(state.grad)
         return True
 
-    return _train(judge, steps, lambda s: of.rlvr_rate * (1 - s / steps), backward)
+    return _train(judge, steps, lambda s: settings.rlvr_rate * (1 - s / steps), backward)

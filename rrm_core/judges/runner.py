@@ -178,6 +178,6 @@ class Judge:
     def _bar(self) -> Any:
         if not self._progress:
             return nullcontext()
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
 
         return tqdm(total=self.budget, desc="judge calls", unit="call")
