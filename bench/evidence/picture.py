@@ -27,11 +27,11 @@ def _line(axis: Any, figures: dict[str, Figure], points: dict[float, str], **loo
     """points: compute -> the figure's name."""
     found = [figures[name] for name in points.values()]
     bars = [100 * f.width for f in found]
-    axis.errorbar(list(points), [100 * f.mean for f in found], yerr=bars, capsize=2, markersize=4, linewidth=1.2, elinewidth=0.7, **look)
+    axis.errorbar(list(points), [100 * f.mean for f in found], yerr=bars, capsize=2, markersize=4, linewidth=1.2, elinewidth=0.5, **look)
 
 
 def draw(figures: dict[str, Figure], settings: dict[str, Any], told: str, path: Path) -> None:
-    canvas = Canvas(figsize=(15, 5.4), layout="constrained")
+    canvas = Canvas(figsize=(15, 6.4), layout="constrained")
     pairs, best, alone = canvas.subplots(1, 3)
     thought, n = settings["length"] + 5, settings["candidates"]
     for arm, tokens, mark in (("direct", 1, "x"), ("fillers", thought, "+"), ("verdict first", 1, "1")):
@@ -39,6 +39,7 @@ def draw(figures: dict[str, Figure], settings: dict[str, Any], told: str, path: 
     for judge, name in JUDGES.items():
         votes, played, look = f"votes of {judge}", f"tournaments of {judge}", {"color": COLOURS[judge]}
         _line(pairs, figures, {thought * k: f"{votes} / votes {k}" for k in odd(settings["votes"])}, fmt="-o", label=f"{name}: votes", **look)
+        _line(pairs, figures, {thought: f"{judge} / greedy"}, fmt="D", label=f"{name}: likeliest verdict", **look)
         ks = [k for k in COUNTS if k <= settings["match_votes"]]
         for kind, calls, fmt, label in (("matches", "round robin", "-s", "round robin"), ("knockout", "knockout", "--o", "knockout")):
             line = {thought * figures[f"{played} / {calls} {k} calls"].mean: f"{played} / {kind} {k}" for k in ks}
@@ -55,7 +56,7 @@ def draw(figures: dict[str, Figure], settings: dict[str, Any], told: str, path: 
     for axis, title in zip((pairs, best, alone), titles, strict=True):
         axis.set(title=title, xlabel="tokens after the prompts, per question", ylabel="right, %")
         axis.set_xscale("log", base=2)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
         axis.grid(alpha=0.3)
     canvas.suptitle(told, fontsize=9)
     canvas.savefig(path, dpi=110)

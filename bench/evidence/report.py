@@ -130,11 +130,15 @@ def _timing(timing: dict[str, Any]) -> list[str]:
     return [*lines, told, ""]
 
 
+def _or_nan(x: float | None) -> float:
+    return math.nan if x is None else x
+
+
 def _agreement(figures: dict[str, Figure], before: dict[str, Any], settings: dict[str, Any]) -> str:
     """How many figures agree with a run before, within both intervals."""
     if before["settings"] != json.loads(json.dumps(settings)):
         return "the run before had other settings"
-    old = {name: Figure(**{key: math.nan if x is None else x for key, x in of.items()}) for name, of in before["figures"].items()}
+    old = {name: Figure(of["mean"], _or_nan(of["items"]), _or_nan(of["seeds"]), of["each"]) for name, of in before["figures"].items()}
     both = [name for name in figures if name in old]
     out = [name for name in both if not abs(figures[name].mean - old[name].mean) <= math.hypot(figures[name].width, old[name].width)]
     same = sum(figures[name].mean == old[name].mean for name in both)
@@ -155,16 +159,17 @@ def write(out: Path, settings: dict[str, Any], seeds: list[int], seconds: float,
         "Sums of grades, and a meta reward model": _alone(figures, settings),
     }
     minutes, of_seeds = sum(of["seconds"] for seed in found for of in seed.values()) / len(found) / 60, ", ".join(map(str, seeds))
+    number = sum(map(len, asked.values()))
     lines = [
         f"# Evidence: what a tiny judge shows of reward reasoning, {facts['date']}, commit {facts['commit']}",
         "",
-        f"{facts['device']}, torch {facts['versions']['torch']}, {facts['backends']['cpu']}. Seeds {of_seeds}; {minutes:.1f} minutes of one core each."
-        f" [Picture]({NAME}.png), [all figures]({NAME}.json).",
+        f"{facts['device']}, torch {facts['versions']['torch']}, {facts['backends']['cpu']}. Seeds {of_seeds}; {minutes:.1f} minutes of one core"
+        f" each. [Picture]({NAME}.png), [all figures]({NAME}.json).",
         "",
         f"Per cent of {settings['pairs']} test pairs, or {settings['problems']} problems of {settings['candidates']} candidates, a seed."
-        " Behind the first ± is the half-width of a 95 % interval over the items of these seeds, behind the second that over seeds (Student's; a seed"
-        " is a training of its own with items of its own). A difference is taken item by item and counts as shown where both intervals leave out 0 (or"
-        f" the margin). Nothing is corrected for there being {sum(map(len, asked.values()))} questions, many of which share data.",
+        " Behind the first ± is the half-width of a 95 % interval over the items of these seeds, behind the second that over seeds (Student's; a"
+        " seed is a training of its own with items of its own). A difference is taken item by item and counts as shown where both intervals leave"
+        f" out 0 (or the margin). Nothing is corrected for there being {number} questions, many of which share data.",
         "",
     ]
     for topic, those in asked.items():

@@ -99,6 +99,7 @@ def test_votes_of_a_judge_of_known_accuracy(monkeypatch):
     assert abs(found["votes 2"].mean() - 0.7) < 0.03  # ties are drawn
 
 
+@pytest.mark.filterwarnings("ignore:One or more sample arguments is too small")  # no wrong grade to tell apart
 def test_a_judge_that_grades_rightly_is_always_right_and_invalid_grades_do_not_count(monkeypatch):
     def tokens_of(prompt, k, seed):
         problems = task.Problems(prompt[:, 1], prompt[:, 2:4] - task._OPERATION, prompt[:, 4:5])
