@@ -99,6 +99,50 @@ def test_votes_of_a_judge_of_known_accuracy(monkeypatch):
     assert abs(found["votes 2"].mean() - 0.7) < 0.03  # ties are drawn
 
 
+def test_votes_of_a_pair_are_in_both_orders_in_turns(monkeypatch):
+    says(monkeypatch, lambda prompt, k, seed: torch.full((len(prompt), k), task._VERDICT))  # whoever is shown first
+    problems = task.draw_best_of(200, 2, 5, STUDY.draws("any"))
+    pool = voting.match_votes(STUDY, start(), problems)
+    off = ~torch.eye(5, dtype=torch.bool)
+    assert pool.shape == (200, 5, 5, 8)
+    assert (pool + pool.transpose(1, 2))[:, off].eq(1).all()
+    assert (pool[..., 1:] != pool[..., :-1])[:, off].all()  # in turns
+    assert abs(pool[..., 0][:, off.triu()].mean() - 0.5) < 0.05  # the first by lot
+    found = voting.tournaments(STUDY, start())
+    assert abs(found["matches 1"].mean() - 1 / 8) < 0.1  # it knows nothing
+
+
+def test_tournaments_take_every_vote_of_the_pool_once(monkeypatch):
+    count, n, most = SETTINGS.problems, SETTINGS.candidates, SETTINGS.match_votes
+    pool = torch.rand(count, n, n, most, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).round()
+    upper = torch.ones(n, n, dtype=torch.bool).triu(1)
+    pool = torch.where(upper.unsqueeze(-1), pool, (1 - pool).transpose(1, 2))
+    monkeypatch.setattr(voting, "match_votes", lambda s, start, problems: pool)
+    found = voting.tournaments(STUDY, start())
+    truth = task.draw_best_of(count, 2, n, STUDY.draws("best of n")).grades().argmax(1)
+    for k in (1, 3, 8):
+        for b in range(count):
+            right, certain = [], True
+            for games in pool[b, ..., : most // k * k].split(k, 2):  # a tournament of its own for every k votes
+                score = (games.sum(2) * ~torch.eye(n, dtype=torch.bool)).sum(1)
+                certain &= int((score == score.max()).sum()) == 1
+                right.append(float(score.argmax() == truth[b]))
+            if certain:
+                assert found[f"borda {k}"][b] == pytest.approx(sum(right) / len(right)), (k, b)
+
+
+def test_test_pairs_are_not_among_those_trained_on():
+    for length in (1, 2):
+        study = Study(Settings(length=length), 0, length)
+        tested = set(study.problems("tested").number().tolist())
+        for what, least in (("taught", 2000), ("labelled", 15000)):
+            trained = study.problems(what).number().tolist()
+            assert not tested & set(trained)
+            assert len(trained) > least
+        told = {(int(a), *b.tolist(), *c.tolist()) for a, b, c in zip(*study.problems("tested"), strict=True)}
+        assert len(told) == len(tested)  # a number names one problem
+
+
 @pytest.mark.filterwarnings("ignore:One or more sample arguments is too small")  # no wrong grade to tell apart
 def test_a_judge_that_grades_rightly_is_always_right_and_invalid_grades_do_not_count(monkeypatch):
     def tokens_of(prompt, k, seed):
