@@ -7,7 +7,7 @@ import torch
 
 from bench.evidence.timing import LOOPS, PLAIN
 from examples.evidence import task
-from examples.evidence.model import Judge, generate
+from examples.evidence.model import Judge, Samples, generate
 from examples.evidence.settings import Settings
 from examples.evidence.training import grpo, sft
 
@@ -90,6 +90,23 @@ def test_grpo_raises_the_reward_it_is_given(judge_and_problems, monkeypatch):
     judge = grpo(copy.deepcopy(start), always, SETTINGS, 60, seed(3))
     said = [(generate(j, task.pair_prompt(always), 7, seed(4)).tokens[:, 0, 0] == 3).double().mean() for j in (start, judge)]
     assert said[1] > said[0] + 0.2
+
+
+def test_a_rollout_is_rewarded_by_its_own_problem(judge_and_problems, monkeypatch):
+    start, problems = judge_and_problems
+    rewards = []
+
+    def generate(judge, prompt, steps, seed, samples):
+        asked = task.Problems(prompt[:, 1], prompt[:, 2:4] - task._OPERATION, prompt[:, 4:6])
+        return Samples(task.verdict(asked).view(-1, 1, 1).expand(-1, samples, steps), torch.zeros(0))
+
+    def advantages(given, group):
+        rewards.append(given)
+        return given, torch.zeros(len(given) // group, dtype=torch.bool)
+
+    monkeypatch.setattr("examples.evidence.training.generate", generate)
+    grpo(copy.deepcopy(start), problems, SETTINGS, 3, seed(3), (advantages, None))
+    assert [x.tolist() for x in rewards] == [[1.0] * 64] * 3
 
 
 def test_without_a_signal_nothing_is_learned(judge_and_problems, monkeypatch):

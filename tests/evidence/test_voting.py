@@ -131,6 +131,26 @@ def test_tournaments_take_every_vote_of_the_pool_once(monkeypatch):
                 assert found[f"borda {k}"][b] == pytest.approx(sum(right) / len(right)), (k, b)
 
 
+def test_grades_are_summed_of_as_many_rounds_as_there_are_samples_for(monkeypatch):
+    written = {}
+
+    def tokens_of(prompt, k, seed):
+        written[k] = torch.randint(task._GRADE, task._GRADE + 6, (len(prompt), k), generator=seed)
+        return written[k]
+
+    says(monkeypatch, tokens_of)
+    found, n = voting.alone(STUDY), SETTINGS.candidates
+    truth = task.draw_best_of(SETTINGS.problems, 2, n, STUDY.draws("best of n")).grades().argmax(1)
+    grades, compared = written[4].view(SETTINGS.problems, n, 4) - task._GRADE, 0
+    for b in range(SETTINGS.problems):
+        for k in (1, 2, 4):
+            sums = [some.sum(1) for some in grades[b].split(k, 1)]
+            if all((x == x.max()).sum() == 1 for x in sums):  # else by lot
+                compared += 1
+                assert found[f"sum {k}"][b] == pytest.approx(sum(float(x.argmax() == truth[b]) for x in sums) / len(sums)), (k, b)
+    assert compared > 20
+
+
 def test_test_pairs_are_not_among_those_trained_on():
     for length in (1, 2):
         study = Study(Settings(length=length), 0, length)
