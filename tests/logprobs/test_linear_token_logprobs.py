@@ -168,6 +168,19 @@ def test_leading_sizes_of_hidden_are_those_of_the_results(impl, leading):
         assert all(same_bits(x.flatten(), y.flatten()) for x, y in zip(found, expected, strict=True))
 
 
+def test_leading_sizes_compile(impl):
+    def run(hidden, weight, ids):
+        return linear_token_logprobs(hidden, weight, ids, temperature=0.7, impl=impl).logprob.sum()
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
+    for leading in ((2, 3), (4, 5)):
+        n = math.prod(leading)
+        hidden, weight = (x.requires_grad_() for x in random_head(n, 8, 20))
+        ids = random_ids(leading, 20)
+        expected, found = (torch.autograd.grad(f(hidden.view(*leading, 8), weight, ids), (hidden, weight)) for f in (run, compiled))
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, found, strict=True))  # sums in other orders
+
+
 def test_rows_are_of_all_leading_sizes_together(impl):
     hidden, weight = random_head(6, 8, 20)
     ids, rows = random_ids((3,), 20), torch.tensor([5, 0, 3])
