@@ -38,6 +38,6 @@ class Settings(NamedTuple):
 
 
 QUICK = Settings(
-    length=3, shorter=(1,), labels=5000, sft_steps=400, direct_steps=300, extra_steps=60, pairs=500, votes=9, problems=100, match_votes=4,
+    length=3, shorter=(1,), labels=5000, sft_steps=500, direct_steps=300, extra_steps=60, pairs=500, votes=9, problems=100, match_votes=4,
     point_samples=8, meta_problems=500, timed_steps=5,
 )  # fmt: skip
