@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ RESULTS, PARTIAL_RESULTS = machine.ROOT / "bench" / "results", machine.ROOT / "o
 PLAIN = "PyTorch"
 BUSY = 0.5  # load average before a run, above which the report says so
 HEADER = ("case", "threads", "body", "median", "rate", "share of floor", f"{PLAIN} takes", "others take", "threads gain", "extra memory")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Its lines, and an empty one."""
+    return ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
 
 
 def duration(seconds: float) -> str:

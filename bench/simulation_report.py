@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.report import markdown_table
 from bench.simulation_tournaments import IN_FULL, INVALID, OWN
 
 Row = dict[str, Any]
@@ -16,11 +17,6 @@ FAMILIES = {
     "anchored": "anchored (Bradley-Terry), 2 and 4 anchors",
 }
 SHOWN = (8, 16, 64)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines] + [""]
 
 
 def _percent(row: Row, of: str = "accuracy") -> str:
@@ -34,7 +30,7 @@ def _wide(rows: Sequence[Row], names: Sequence[str], across: str, cell: Callable
     for row in rows:
         lines.setdefault(tuple(row[name] for name in names), {})[row[across]] = cell(row)
     header = [*names, *(f"{across} {column}" for column in columns)]
-    return _table(header, [[*_told(key), *(cells.get(column, "") for column in columns)] for key, cells in lines.items()])
+    return markdown_table(header, [[*_told(key), *(cells.get(column, "") for column in columns)] for key, cells in lines.items()])
 
 
 def _told(values: Iterable[Any]) -> list[str]:
@@ -62,7 +58,9 @@ def as_text(facts: Row, found: dict[str, list[Row]]) -> str:
         lines += [f"## n = {n}, judge {IN_FULL}: ratings of the recorded matches", ""]
         header = ("method", "rating", "calls", "accuracy", "regret", "Kendall", "Spearman")
         figures = ("regret", "kendall", "spearman")
-        lines += _table(header, [[*_told((r["method"], r["rating"], r["calls"])), _percent(r), *(f"{r[x]:.3f}" for x in figures)] for r in rows])
+        lines += markdown_table(
+            header, [[*_told((r["method"], r["rating"], r["calls"])), _percent(r), *(f"{r[x]:.3f}" for x in figures)] for r in rows]
+        )
     bias, again, order = found["position bias"], found["repeating judges"], found["elo orders"]
     lines += [f"## Position bias added to the log-odds, {INVALID:.0%} of the verdicts invalid, n = {bias[0]['n']}, judge {IN_FULL}", ""]
     lines += _wide(bias, ("method", "calls"), "bias")
@@ -79,14 +77,14 @@ def as_text(facts: Row, found: dict[str, list[Row]]) -> str:
     tied = found["ties"]
     lines += [f"## Ties, n = {tied[0]['n']}, judge {IN_FULL}", ""]
     cells = [[r["opponents"], f"{r['ties']:.1%}", r["rating"], _percent(r), f"{r['other pick']:.1%}", f"{r['kendall']:.3f}"] for r in tied]
-    lines += _table(("opponents", "ties", "rating", "accuracy", "pick other than with half wins", "Kendall"), cells)
+    lines += markdown_table(("opponents", "ties", "rating", "accuracy", "pick other than with half wins", "Kendall"), cells)
     covered, sure = found["coverage"], found["confidence"]
     lines += [f"## Coverage of 95 % intervals of Bradley-Terry ratings, n = {covered[0]['n']}, 8 verdicts of every pair, judge {IN_FULL}", ""]
     told_intervals = [[r["games"], r["interval"], _percent(r, "coverage"), f"{r['width']:.2f}"] for r in covered]
-    lines += _table(("games", "interval", "coverage", "mean width"), told_intervals)
+    lines += markdown_table(("games", "interval", "coverage", "mean width"), told_intervals)
     lines += [f"## How often the pick is the best, by how sure the bootstrap is of it, complete round robin, n = {sure[0]['n']}, judge {IN_FULL}", ""]
     span = [f"{r['best from']} to {r['best below']}" for r in sure]
-    lines += _table(("best", "problems", "accuracy"), [[at, f"{r['problems']:.1%}", _percent(r)] for at, r in zip(span, sure, strict=True)])
+    lines += markdown_table(("best", "problems", "accuracy"), [[at, f"{r['problems']:.1%}", _percent(r)] for at, r in zip(span, sure, strict=True)])
     return "\n".join(lines)
 
 

@@ -9,15 +9,11 @@ from pathlib import Path
 
 from bench.evidence import report, timing
 from bench.evidence.runner import kept_in, load, run_all
+from bench.report import RESULTS
+from examples.arguments import positive
 from examples.evidence.arms import Study
 from examples.evidence.phases import phases
 from examples.evidence.settings import QUICK, REPORTED, Settings
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
-    return int(text)
 
 
 def main() -> None:
@@ -36,7 +32,7 @@ def main() -> None:
     found = [{name: load(kept, seed, name) for name in phases(settings)} for seed in seeds]
     timed = timing.measure(Study(settings, seeds[0], settings.length), found[0]["think"])
     reported = seeds == REPORTED and not options.quick
-    out = options.out or (Path("bench") / "results" / "evidence" if reported else kept / "report")
+    out = options.out or (RESULTS / "evidence" if reported else kept / "report")
     report.write(out, settings._asdict(), seeds, time.perf_counter() - began, found, timed)
 
 

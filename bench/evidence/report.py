@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from bench import machine
 from bench.evidence.figures import JUDGES, Figure, Results, all_figures, odd, questions
 from bench.evidence.picture import HALVES, draw
+from bench.report import markdown_table
 from examples.evidence.settings import COUNTS, RULES
 
 NAME = "evidence"
@@ -32,10 +32,6 @@ ARMS = {
 }
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    return ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
-
-
 def _training(figures: dict[str, Figure], settings: dict[str, Any], found: Results) -> list[str]:
     rows: list[list[object]] = []
     for arm, what in ARMS.items():
@@ -44,7 +40,7 @@ def _training(figures: dict[str, Figure], settings: dict[str, Any], found: Resul
     header = ["judge", "a sampled verdict", "the likeliest verdict", "right chain of states", "likeliest verdict on its training pairs", "s"]
     kept = statistics.mean(len(seed["think"]["teacher"]) for seed in found)
     lines = [
-        *_table(header, rows),
+        *markdown_table(header, rows),
         f"The teacher slips in {100 * settings['slips']:.0f} % of its steps; of {settings['traces']} traces {kept:.0f} end in the right verdict and"
         f" are kept, {figures['think / teacher'].told()} % of these with a right chain. s: seconds with both cores at work, test included.",
         "",
@@ -55,14 +51,14 @@ def _training(figures: dict[str, Figure], settings: dict[str, Any], found: Resul
         direct = [figures[f"direct{of} / {key}"].told() for key in ("trained", "sampled", "greedy")]
         rows.append([n, *direct, *(figures[f"think{of} / {key}"].told() for key in ("sampled", "greedy"))])
     header = ["operations", "direct, likeliest, on training pairs", "direct, sampled", "direct, likeliest", "thinks, sampled", "thinks, likeliest"]
-    return lines + _table(header, rows)
+    return lines + markdown_table(header, rows)
 
 
 def _votes(figures: dict[str, Figure], settings: dict[str, Any]) -> list[str]:
     names = [f"votes of {judge}" for judge in JUDGES]
     header = ["votes", *(f"{name}, {kind}" for name in JUDGES.values() for kind in ("majority", "expectations"))]
     kinds = [(name, kind) for name in names for kind in ("votes", "expected")]
-    lines = _table(header, ([k, *(figures[f"{name} / {kind} {k}"].told() for name, kind in kinds)] for k in COUNTS if k <= settings["votes"]))
+    lines = markdown_table(header, ([k, *(figures[f"{name} / {kind} {k}"].told() for name, kind in kinds)] for k in COUNTS if k <= settings["votes"]))
     invalid = ", ".join(f"{figures[f'{name} / invalid'].told(100, 2)} ({judge})" for name, judge in zip(names, JUDGES.values(), strict=True))
     return [*lines, f"Samples that end in no verdict (wrong as a single vote, made good by the expectation): {invalid}.", ""]
 
@@ -73,7 +69,7 @@ def _stopping(figures: dict[str, Figure], settings: dict[str, Any]) -> list[str]
         of = [(figures[f"{name} / {rule}"], figures[f"{name} / {rule} calls"], _needed(figures, name, rule, settings["votes"])) for name in names]
         rows.append([rule, *(cell for right, calls, needed in of for cell in (right.told(), calls.told(1.0, 2), needed))])
     kinds = ("", ", votes asked for", ", as right with so many for all")
-    return _table(["stopped by", *(f"{name}{kind}" for name in JUDGES.values() for kind in kinds)], rows)
+    return markdown_table(["stopped by", *(f"{name}{kind}" for name in JUDGES.values() for kind in kinds)], rows)
 
 
 def _needed(figures: dict[str, Figure], phase: str, rule: str, most: int) -> str:
@@ -100,13 +96,13 @@ def _tournaments(figures: dict[str, Figure], settings: dict[str, Any]) -> list[s
             rows.append([calls, "knockout", rule, figures[f"{phase} / knockout {rule}"].told(), "", "", ""])
         header = ["calls", "tournament", "votes", "champion, or most matches won", "most votes won", "Bradley-Terry", "Elo of 8 orders"]
         rows.sort(key=lambda row: float(row[0]))
-        lines += [f"{name[0].upper()}{name[1:]}:", "", *_table(header, ([f"{calls:.1f}", *rest] for calls, *rest in rows))]
+        lines += [f"{name[0].upper()}{name[1:]}:", "", *markdown_table(header, ([f"{calls:.1f}", *rest] for calls, *rest in rows))]
     return lines
 
 
 def _alone(figures: dict[str, Figure], settings: dict[str, Any]) -> list[str]:
     ks = (2**j for j in range(settings["point_samples"].bit_length()))
-    lines = _table(["samples", *HALVES.values()], ([k, *(figures[f"alone / {kind} {k}"].told() for kind in HALVES)] for k in ks))
+    lines = markdown_table(["samples", *HALVES.values()], ([k, *(figures[f"alone / {kind} {k}"].told() for kind in HALVES)] for k in ks))
     rated = {"meta": "meta reward model", "meta of hidden": "of hidden states", "log-prob": "log-probability", "grade": "grade"}
     aucs = ", ".join(f"{what} {figures[f'alone / auc of {kind}'].mean:.3f}" for kind, what in rated.items())
     off, expectation_off = (figures[f"alone / {kind} is off by"].told(1.0, 3) for kind in ("grade", "expectation"))
@@ -125,7 +121,7 @@ def _timing(timing: dict[str, Any]) -> list[str]:
         parts = list(dict.fromkeys(part for of in loops.values() for part in of["ms"]))
         rows = [[part, *(f"{of['ms'][part]:.2f}" if part in of["ms"] else "" for of in loops.values())] for part in parts]
         rows.append(["largest difference of heads", *(f"{of['head differs by']:.1e}" for of in loops.values())])
-        lines += [f"Vocabulary of {vocabulary}, ms (medians over steps; a whole step: of loops):", "", *_table(["", *loops], rows)]
+        lines += [f"Vocabulary of {vocabulary}, ms (medians over steps; a whole step: of loops):", "", *markdown_table(["", *loops], rows)]
     told = "The last line: after all steps, relative to the largest weight of plain PyTorch's head. Loops whose heads differ may draw other tokens."
     return [*lines, told, ""]
 
@@ -174,7 +170,7 @@ def write(out: Path, settings: dict[str, Any], seeds: list[int], seconds: float,
     ]
     for topic, those in asked.items():
         rows = ([q.asked, f.told(), ", ".join(f"{100 * x:+.1f}" for x in f.each), shown] for q, f, shown in those)
-        lines += [f"## {topic}", "", *_table(["claim", "difference, points", "of each seed", "shown"], rows), *tables.get(topic, [])]
+        lines += [f"## {topic}", "", *markdown_table(["claim", "difference, points", "of each seed", "shown"], rows), *tables.get(topic, [])]
     lines += ["## Where the time of a GRPO step goes", "", *_timing(timing)]
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{NAME}.json"

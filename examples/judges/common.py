@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from examples.arguments import positive
 from examples.tournament import data
 from examples.tournament.judge import DEFAULT_MODEL, head_of, load_model
 from rrm_core import ScoreTokens, score_token_logprobs
@@ -23,12 +24,6 @@ class Model(NamedTuple):
 
 
 def arguments(name: str, about: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    def positive(text: str) -> int:
-        value = int(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {value}")
-        return value
-
     parser = argparse.ArgumentParser(prog=f"python -m examples.judges.{name}", description=about)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or name of a Hugging Face causal language model (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=data.DEFAULT, help="JSONL file of questions with answers, best first")

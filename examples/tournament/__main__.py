@@ -15,17 +15,12 @@ import torch
 
 import rrm_core
 from bench import machine
+from examples.arguments import positive
 from examples.tournament import comparison, data, judge, methods, picture, quality, report
 from rrm_core import bradley_terry, pairwise_wins, score_token_logprobs
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    def positive(text: str) -> int:
-        value = int(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {value}")
-        return value
-
     more = "python -m examples --judge rrm (or rm-r1, deepseek-grm, j1) runs a published judge system instead."
     parser = argparse.ArgumentParser(prog="python -m examples.tournament", description=__doc__, epilog=more)
     parser.add_argument("--model", default=judge.DEFAULT_MODEL, help="folder or name of a Hugging Face causal language model (default: %(default)s)")
